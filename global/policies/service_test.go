@@ -1,0 +1,196 @@
+package policies
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
+)
+
+// log is an ordered state without raft: guards and commits as the FSM does them.
+type log struct {
+	mesh.Store
+	mu    sync.Mutex
+	index uint64
+}
+
+func (l *log) Propose(_ context.Context, c *pb.Command) (*pb.CommandResult, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.index++
+	result := &pb.CommandResult{Index: l.index}
+	for _, part := range c.GetParts() {
+		ok := l.holds(part.GetGuards())
+		if result.Applied = append(result.Applied, ok); !ok {
+			continue
+		}
+		var d mesh.Delta
+		for _, o := range part.GetUpserts() {
+			object, err := meshpb.Decode(o)
+			if err != nil {
+				return nil, err
+			}
+			d.Upserts = append(d.Upserts, object)
+		}
+		for _, key := range part.GetDeletes() {
+			d.Deletes = append(d.Deletes, mesh.Key(key))
+		}
+		l.Update(d)
+	}
+	return result, nil
+}
+
+func (l *log) holds(guards []*pb.Guard) bool {
+	snapshot, _ := l.Latest()
+	for _, g := range guards {
+		want := ""
+		if object, ok := snapshot.Get(mesh.Key(g.GetKey().GetKey())); ok {
+			d := meshpb.Digest(object)
+			want = string(d[:])
+		}
+		if want != string(g.GetKey().GetDigest()) {
+			return false
+		}
+	}
+	return true
+}
+
+func newService() (*Service, *log) {
+	state := new(log)
+	return New(Config{
+		State: state, Proposer: state, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Author: func(context.Context) (string, error) { return "spiffe://periplus.global/operator/alice", nil },
+	}), state
+}
+
+const rule = `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: %s, namespace: shop}
+spec: {host: catalog, trafficPolicy: {loadBalancer: {simple: %s}}}
+`
+
+func apply1(t *testing.T, s *Service, documents string) (*pb.ApplyPolicyResponse, error) {
+	t.Helper()
+	response, err := s.ApplyPolicy(context.Background(), connect.NewRequest(&pb.ApplyPolicyRequest{Documents: []byte(documents), File: "rule.yaml"}))
+	if err != nil {
+		return nil, err
+	}
+	return response.Msg, nil
+}
+
+func TestApplyIsARevisionOnlyWhenItChanges(t *testing.T) {
+	s, state := newService()
+	for i, step := range []struct{ documents, outcome string }{
+		{fmt.Sprintf(rule, "catalog", "RANDOM"), "created 1"},
+		{fmt.Sprintf(rule, "catalog", "RANDOM"), "unchanged 1"},
+		{fmt.Sprintf(rule, "catalog", "ROUND_ROBIN"), "configured 2"},
+	} {
+		response, err := apply1(t, s, step.documents)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := fmt.Sprint(response.GetItems()[0].GetOutcome(), " ", response.GetItems()[0].GetRevision()); got != step.outcome {
+			t.Errorf("step %d: got %q, want %q", i, got, step.outcome)
+		}
+	}
+	snapshot, _ := state.Latest()
+	if err := Verify(snapshot); err != nil {
+		t.Error(err)
+	}
+	if p := snapshot.Policies(mesh.KindDestinationRule); p != nil {
+		for policy := range p {
+			if policy.Author != "spiffe://periplus.global/operator/alice" || policy.Revision != 2 {
+				t.Errorf("policy in force: %+v", policy)
+			}
+		}
+	}
+}
+
+func TestApplyIsAllOrNothing(t *testing.T) {
+	s, state := newService()
+	_, err := apply1(t, s, fmt.Sprintf(rule, "good", "RANDOM")+"---\n"+fmt.Sprintf(rule, "bad", "SOMETIMES"))
+	if err == nil || !strings.Contains(err.Error(), "rule.yaml:9") {
+		t.Errorf("error %v does not name file and line", err)
+	}
+	if snapshot, _ := state.Latest(); snapshot.Len() != 0 {
+		t.Errorf("%d objects were written", snapshot.Len())
+	}
+}
+
+func TestDryRunChangesNothing(t *testing.T) {
+	s, state := newService()
+	response, err := s.ApplyPolicy(context.Background(), connect.NewRequest(&pb.ApplyPolicyRequest{
+		Documents: fmt.Appendf(nil, rule, "catalog", "RANDOM"), DryRun: true,
+	}))
+	if err != nil || response.Msg.GetItems()[0].GetOutcome() != "created" {
+		t.Fatal(response, err)
+	}
+	if snapshot, _ := state.Latest(); snapshot.Len() != 0 {
+		t.Errorf("%d objects were written", snapshot.Len())
+	}
+}
+
+// Writers at the same time each get a revision of their own, and the chain holds.
+func TestConcurrentWriters(t *testing.T) {
+	s, state := newService()
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			if _, err := apply1(t, s, fmt.Sprintf(rule, fmt.Sprint("rule-", i), "RANDOM")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	snapshot, _ := state.Latest()
+	if got := head(snapshot).Revision; got != 8 {
+		t.Errorf("%d revisions, want 8", got)
+	}
+	if err := Verify(snapshot); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestVerifyNamesTheAlteredRevision(t *testing.T) {
+	s, state := newService()
+	for _, lb := range []string{"RANDOM", "ROUND_ROBIN", "LEAST_REQUEST"} {
+		if _, err := apply1(t, s, fmt.Sprintf(rule, "catalog", lb)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	snapshot, _ := state.Latest()
+	object, _ := snapshot.Get(mesh.PolicyRevisionKey(2))
+	altered := *object.(*mesh.PolicyRevision)
+	altered.Author = "spiffe://periplus.global/operator/mallory"
+	if err := Verify(state.Update(mesh.Delta{Upserts: []mesh.Object{&altered}})); err == nil || !strings.Contains(err.Error(), "revision 2") {
+		t.Errorf("got %v, want revision 2 named", err)
+	}
+}
+
+func TestDeleteAndHistory(t *testing.T) {
+	s, _ := newService()
+	ctx := context.Background()
+	if _, err := apply1(t, s, fmt.Sprintf(rule, "catalog", "RANDOM")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.DeletePolicy(ctx, connect.NewRequest(&pb.DeletePolicyRequest{Kind: "destinationrule", Namespace: "shop", Name: "catalog"})); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.DeletePolicy(ctx, connect.NewRequest(&pb.DeletePolicyRequest{Kind: "destinationrule", Namespace: "shop", Name: "catalog"}))
+	if connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("deleting twice: %v", err)
+	}
+	history, err := s.PolicyHistory(ctx, connect.NewRequest(&pb.PolicyHistoryRequest{}))
+	if err != nil || len(history.Msg.GetItems()) != 2 || history.Msg.GetItems()[0].GetOperation() != remove {
+		t.Errorf("history %v %v", history, err)
+	}
+}
