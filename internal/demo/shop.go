@@ -39,6 +39,7 @@ type Service struct {
 type ShopConfig struct {
 	Cluster, Region, Zone string
 	Services              []Service
+	flaky                 *flaky
 }
 
 // upstreamTimeout bounds one question to the next service.
@@ -46,6 +47,7 @@ const upstreamTimeout = 5 * time.Second
 
 // RunShop serves until ctx ends, then lets open requests finish.
 func RunShop(ctx context.Context, c ShopConfig) error {
+	c.flaky = new(flaky)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, service := range c.Services {
 		client := NewClient(service.Proxy)
@@ -71,8 +73,14 @@ func RunShop(ctx context.Context, c ShopConfig) error {
 func (c ShopConfig) answer(w http.ResponseWriter, r *http.Request, s Service, client *http.Client) {
 	hop := Hop{Service: s.Name, Cluster: c.Cluster, Region: c.Region, Zone: c.Zone, Client: callerID(r)}
 	status := http.StatusOK
-	if r.URL.Path == "/healthz" {
+	switch {
+	case r.URL.Path == "/healthz":
 		w.WriteHeader(status)
+		return
+	case strings.HasPrefix(r.URL.Path, "/slow"):
+		wait(r)
+	case strings.HasSuffix(r.URL.Path, "flaky") && c.flaky.fails(r):
+		http.Error(w, "this one fails", http.StatusServiceUnavailable)
 		return
 	}
 	if s.Next != "" {

@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/periplus-mesh/periplus/internal/demo"
+)
+
+const subsets = "  host: catalog\n  trafficPolicy: {outlierDetection: {consecutive5xxErrors: 5}}\n  subsets:\n  - {name: v1, labels: {version: v1}}\n  - {name: v2, labels: {version: v2}}"
+
+func TestWeightsOverSubsets(t *testing.T) {
+	running.withPolicy(t, "DestinationRule", "catalog", subsets)
+	running.withPolicy(t, "VirtualService", "catalog", `  hosts: [catalog]
+  http:
+  - route:
+    - {destination: {host: catalog, subset: v1}, weight: 90}
+    - {destination: {host: catalog, subset: v2}, weight: 10}`)
+	running.settle()
+	const requests, workers = 10_000, 8
+	client := demo.NewClient(running.outbound(visitorA))
+	defer client.CloseIdleConnections()
+	var mu sync.Mutex
+	count := map[string]int{}
+	var all sync.WaitGroup
+	for range workers {
+		all.Go(func() {
+			for range requests / workers {
+				hop, err := demo.Ask(t.Context(), client, "catalog.shop", "/")
+				mu.Lock()
+				if err != nil {
+					t.Error(err)
+				} else {
+					count[hop.Zone[len(hop.Zone)-1:]]++ // zone a runs v1, zone b runs v2
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	share := 100 * float64(count["a"]) / requests
+	t.Logf("v1 got %.2f %%", share)
+	if share < 88 || share > 92 {
+		t.Errorf("v1 got %.2f %%, want 90 within 2 points", share)
+	}
+}
+
+func TestMatchesTimeoutsAndRetries(t *testing.T) {
+	running.withPolicy(t, "VirtualService", "catalog", `  hosts: [catalog]
+  http:
+  - name: slow
+    match: [{uri: {prefix: /slow}, headers: {x-hurry: {exact: "yes"}}}]
+    route: [{destination: {host: catalog}}]
+    timeout: 300ms
+    retries: {attempts: 0}
+  - name: flaky
+    match: [{uri: {exact: /flaky}, method: {exact: GET}}]
+    route: [{destination: {host: catalog}}]
+    retries: {attempts: 3, retryOn: 5xx}
+    headers: {request: {set: {x-route: flaky}}, response: {set: {x-answered: "by-flaky-route"}}}
+  - route: [{destination: {host: catalog}}]
+    retries: {attempts: 0}`)
+	running.settle()
+	proxy := running.outbound(visitorA)
+
+	began := time.Now()
+	status, body, _ := ask(t, proxy, "catalog.shop", "/slow?ms=2000", func(r *http.Request) { r.Header.Set("X-Hurry", "yes") })
+	if took := time.Since(began); status != http.StatusGatewayTimeout || took > time.Second {
+		t.Errorf("timeout of 300ms: status %d after %v: %s", status, took, body)
+	}
+	if status, body, _ := ask(t, proxy, "catalog.shop", "/slow?ms=500", nil); status != http.StatusOK {
+		t.Errorf("without the header there is no timeout: %d %s", status, body)
+	}
+	key := fmt.Sprint(time.Now().UnixNano())
+	status, body, header := ask(t, proxy, "catalog.shop", "/flaky?key="+key+"&fail=1", nil)
+	if status != http.StatusOK && status != http.StatusNotFound || header.Get("X-Answered") != "by-flaky-route" {
+		t.Logf("exact match ignores the query: %d %s %v", status, body, header)
+	}
+	if status != http.StatusOK {
+		t.Errorf("a failure at each of two endpoints, three retries: status %d %s", status, body)
+	}
+	if status, _, _ := ask(t, proxy, "catalog.shop", "/other-flaky?key="+key+"x&fail=1", nil); status != http.StatusServiceUnavailable {
+		t.Errorf("one failure, no retries: status %d", status)
+	}
+}
+
+func TestFailoverRule(t *testing.T) {
+	running.withPolicy(t, "DestinationRule", "catalog", `  host: catalog
+  trafficPolicy:
+    loadBalancer:
+      localityLbSetting:
+        failover: [{from: eu-west, to: ap-south}]
+    outlierDetection: {consecutive5xxErrors: 5}`)
+	running.act(t, "stop", "catalog-eu-west-a", "catalog-eu-west-b")
+	time.Sleep(2 * time.Second)
+	l := startLoad(t, running.outbound(visitorA), "catalog.shop")
+	time.Sleep(3 * time.Second)
+	results := l.stop()
+	noneFailed(t, results)
+	if got := shares(results, region); got["ap-south"] != 1 {
+		t.Errorf("shares %v, want all in ap-south", got)
+	}
+}
+
+func TestAuthorization(t *testing.T) {
+	proxy := running.outbound(visitorA)
+	t.Run("deny by SPIFFE ID", func(t *testing.T) {
+		running.withPolicy(t, "AuthorizationPolicy", "deny-visitors", `  selector: {matchLabels: {app: inventory}}
+  action: DENY
+  rules: [{from: [{source: {principals: ["eu-west.mesh/ns/shop/sa/visitor"]}}]}]`)
+		running.settle()
+		if status, body, _ := ask(t, proxy, "inventory.shop", "/", nil); status != http.StatusForbidden || !strings.Contains(body, "RBAC: access denied") {
+			t.Errorf("the visitor got %d %s", status, body)
+		}
+		if status, body, _ := ask(t, proxy, "catalog.shop", "/", nil); status != http.StatusOK {
+			t.Errorf("catalog, which may ask inventory, got %d %s", status, body)
+		}
+	})
+	t.Run("an allow-list refuses all others", func(t *testing.T) {
+		running.withPolicy(t, "AuthorizationPolicy", "only-catalog", `  selector: {matchLabels: {app: inventory}}
+  action: ALLOW
+  rules: [{from: [{source: {principals: ["*/ns/shop/sa/catalog"]}}], to: [{operation: {methods: [GET]}}]}]`)
+		running.settle()
+		if status, _, _ := ask(t, proxy, "inventory.shop", "/", nil); status != http.StatusForbidden {
+			t.Errorf("the visitor got %d", status)
+		}
+		if status, body, _ := ask(t, proxy, "catalog.shop", "/", nil); status != http.StatusOK {
+			t.Errorf("catalog got %d %s", status, body)
+		}
+	})
+	running.settle()
+	if status, _, _ := ask(t, proxy, "inventory.shop", "/", nil); status != http.StatusOK {
+		t.Errorf("after the policies are gone the visitor gets %d", status)
+	}
+}
+
+func TestBadPolicyIsRefusedAndChangesNothing(t *testing.T) {
+	apply := exec.Command(running.binary, "policy", "apply", "-f", "-", "--context", "up")
+	apply.Stdin = strings.NewReader("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: bad, namespace: shop}\nspec:\n  hosts: [catalog]\n  http:\n  - route: [{destination: {host: catalog}}]\n    fault: {abort: {httpStatus: 500}}\n")
+	output, err := apply.CombinedOutput()
+	if err == nil || apply.ProcessState.ExitCode() != 65 {
+		t.Errorf("exit code %d, want 65", apply.ProcessState.ExitCode())
+	}
+	for _, want := range []string{"<stdin>:8", "spec.http[0].fault", "not supported"} {
+		if !strings.Contains(string(output), want) {
+			t.Errorf("%q does not name %q", output, want)
+		}
+	}
+	get, err := exec.Command(running.binary, "policy", "get", "-o", "name").CombinedOutput()
+	if err != nil || strings.Contains(string(get), "shop/bad") {
+		t.Errorf("policies now: %s %v", get, err)
+	}
+}

@@ -1,0 +1,155 @@
+package up
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+var probe = &http.Client{Timeout: 500 * time.Millisecond}
+
+func answers(ctx context.Context, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	response, err := probe.Do(request)
+	if err != nil {
+		return false
+	}
+	response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
+// tail returns the last lines of a log, indented.
+func tail(path string, lines int) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	all := bytes.Split(bytes.TrimSpace(data), []byte("\n"))
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return "    " + string(bytes.Join(all, []byte("\n    ")))
+}
+
+// lock takes the folder for this process; the kernel gives it back when the process ends, however it ends.
+func lock(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "up.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("a mesh runs in %s already: 'periplus down' ends it, --dir and --prefix make room for another", dir)
+	}
+	return file, nil
+}
+
+// free checks every address that the plan listens on, so that a port that is taken is named before anything starts.
+func (p *Plan) free() error {
+	for _, address := range p.listens() {
+		listener, err := net.Listen("tcp", address)
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return fmt.Errorf("address %s is taken by another program: end it, or choose other addresses with --prefix (now %s)", address, p.Prefix)
+		}
+		if err != nil {
+			return fmt.Errorf("address %s: %w: the mesh needs the loopback range 127.0.0.0/8 as Linux has it", address, err)
+		}
+		listener.Close()
+	}
+	return nil
+}
+
+func (p *Plan) listens() (out []string) {
+	for i := range controllers {
+		for _, port := range []int{portMesh, portRaft, portAdmin, portDashboard} {
+			out = append(out, at(p.address(i+1, 1), port))
+		}
+	}
+	for _, c := range p.Clusters {
+		out = append(out, at(p.address(c.number, 2), portMesh))
+		for z := range zones {
+			out = append(out, at(p.address(c.number, 11+z), portGateway))
+			for s := range append(shop, visitor) {
+				out = append(out, at(p.sidecarAddress(c, z, s), portOutbound))
+			}
+		}
+	}
+	return append(out, p.trafficAddress())
+}
+
+// installBinaries puts one copy of the executable below Dir and a hard link for each identity. A copy outlives
+// 'go run', which deletes what it built.
+func (p *Plan) installBinaries() error {
+	master := p.path("bin", "periplus")
+	if err := CopyFile(p.Executable, master); err != nil {
+		return fmt.Errorf("install %s: %w", master, err)
+	}
+	for _, process := range p.Processes {
+		path := p.Binary(process)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		os.Remove(path)
+		if err := os.Link(master, path); err != nil {
+			return fmt.Errorf("install %s: %w", path, err)
+		}
+	}
+	return nil
+}
+
+// CopyFile copies an executable, atomically.
+func CopyFile(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
+		return err
+	}
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err := errors.Join(err, out.Close()); err != nil {
+		return err
+	}
+	return os.Rename(to+".tmp", to)
+}
+
+// writeServices is each cluster's service file: what an owner of the cluster would write.
+func (p *Plan) writeServices() error {
+	for _, c := range p.Clusters {
+		var b strings.Builder
+		for _, service := range shop {
+			fmt.Fprintf(&b, "---\napiVersion: periplus.io/v1\nkind: Service\nmetadata:\n  name: %s\n  namespace: shop\nspec:\n  exported: true\n  ports:\n  - name: http\n    port: 80\n    protocol: http\n", service)
+		}
+		path := p.servicesFile(c)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+		if _, err := os.Stat(path); err == nil {
+			continue // people may have changed it
+		}
+		if err := os.WriteFile(path, []byte(b.String()), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
