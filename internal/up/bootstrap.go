@@ -111,7 +111,7 @@ func (r *runner) register(ctx context.Context) error {
 		return err
 	}
 	for _, c := range r.plan.Clusters {
-		if exists(r.plan.tokenFile(c)) && exists(r.plan.path("agent", c.Name), "credential") {
+		if exists(r.plan.tokenFile(c)) && exists(r.plan.path("agent", c.Name), "credential.json") {
 			continue // an earlier run registered it; its agent renews what it has
 		}
 		request := connect.NewRequest(&pb.RegisterClusterRequest{Cluster: &pb.Cluster{

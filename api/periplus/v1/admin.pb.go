@@ -2119,7 +2119,10 @@ type MemberStatus struct {
 	Voter        bool   `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
 	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	// Since its last word; 0 for the replica that answers.
-	AgeMs         int64 `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	AgeMs int64 `protobuf:"varint,6,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// URL of its dashboard; empty if it serves none.
+	Dashboard     string `protobuf:"bytes,7,opt,name=dashboard,proto3" json:"dashboard,omitempty"`
+	Region        string `protobuf:"bytes,8,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2194,6 +2197,20 @@ func (x *MemberStatus) GetAgeMs() int64 {
 		return x.AgeMs
 	}
 	return 0
+}
+
+func (x *MemberStatus) GetDashboard() string {
+	if x != nil {
+		return x.Dashboard
+	}
+	return ""
+}
+
+func (x *MemberStatus) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
 }
 
 type AddMemberRequest struct {
@@ -2745,14 +2762,16 @@ const file_periplus_v1_admin_proto_rawDesc = "" +
 	"stands_for\x18\t \x01(\rR\tstandsFor\"\x14\n" +
 	"\x12ListMembersRequest\"F\n" +
 	"\x13ListMembersResponse\x12/\n" +
-	"\x05items\x18\x01 \x03(\v2\x19.periplus.v1.MemberStatusR\x05items\"\x9e\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x19.periplus.v1.MemberStatusR\x05items\"\xd4\x01\n" +
 	"\fMemberStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12#\n" +
 	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x15\n" +
-	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\"R\n" +
+	"\x06age_ms\x18\x06 \x01(\x03R\x05ageMs\x12\x1c\n" +
+	"\tdashboard\x18\a \x01(\tR\tdashboard\x12\x16\n" +
+	"\x06region\x18\b \x01(\tR\x06region\"R\n" +
 	"\x10AddMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +

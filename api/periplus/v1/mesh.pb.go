@@ -1633,8 +1633,11 @@ func (x *Cursor) GetSequence() uint64 {
 
 // Command is one raft entry. Its parts are independent of each other.
 type Command struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Parts         []*CommandPart         `protobuf:"bytes,1,rep,name=parts,proto3" json:"parts,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Parts []*CommandPart         `protobuf:"bytes,1,rep,name=parts,proto3" json:"parts,omitempty"`
+	// Random, of the proposal: entries that repeat an id which was applied lately change nothing and have its result.
+	// Empty is never a repetition.
+	Id            []byte `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1672,6 +1675,13 @@ func (*Command) Descriptor() ([]byte, []int) {
 func (x *Command) GetParts() []*CommandPart {
 	if x != nil {
 		return x.Parts
+	}
+	return nil
+}
+
+func (x *Command) GetId() []byte {
+	if x != nil {
+		return x.Id
 	}
 	return nil
 }
@@ -2067,9 +2077,10 @@ const file_periplus_v1_mesh_proto_rawDesc = "" +
 	"\x06Cursor\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x03 \x01(\x04R\bsequence\"9\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\"I\n" +
 	"\aCommand\x12.\n" +
-	"\x05parts\x18\x01 \x03(\v2\x18.periplus.v1.CommandPartR\x05parts\"\x82\x01\n" +
+	"\x05parts\x18\x01 \x03(\v2\x18.periplus.v1.CommandPartR\x05parts\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\fR\x02id\"\x82\x01\n" +
 	"\vCommandPart\x12*\n" +
 	"\x06guards\x18\x01 \x03(\v2\x12.periplus.v1.GuardR\x06guards\x12-\n" +
 	"\aupserts\x18\x02 \x03(\v2\x13.periplus.v1.ObjectR\aupserts\x12\x18\n" +

@@ -71,6 +71,8 @@ type Observations struct {
 	Replica       string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
 	AppliedIndex  uint64                 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
 	Clusters      []*ClusterObservation  `protobuf:"bytes,3,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	Dashboard     string                 `protobuf:"bytes,4,opt,name=dashboard,proto3" json:"dashboard,omitempty"`
+	Region        string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -126,6 +128,20 @@ func (x *Observations) GetClusters() []*ClusterObservation {
 	return nil
 }
 
+func (x *Observations) GetDashboard() string {
+	if x != nil {
+		return x.Dashboard
+	}
+	return ""
+}
+
+func (x *Observations) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
 type ClusterObservation struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Cluster   string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -136,8 +152,10 @@ type ClusterObservation struct {
 	CredentialExpiresAtMs int64       `protobuf:"varint,5,opt,name=credential_expires_at_ms,json=credentialExpiresAtMs,proto3" json:"credential_expires_at_ms,omitempty"`
 	Load                  *LoadReport `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
 	LoadAgeMs             int64       `protobuf:"varint,7,opt,name=load_age_ms,json=loadAgeMs,proto3" json:"load_age_ms,omitempty"`
-	unknownFields         protoimpl.UnknownFields
-	sizeCache             protoimpl.SizeCache
+	// Of the agent's process; two at a time are a mistake or an attack.
+	Instance      string `protobuf:"bytes,8,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ClusterObservation) Reset() {
@@ -219,6 +237,13 @@ func (x *ClusterObservation) GetLoadAgeMs() int64 {
 	return 0
 }
 
+func (x *ClusterObservation) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 type ShareResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -256,10 +281,11 @@ func (*ShareResponse) Descriptor() ([]byte, []int) {
 }
 
 type JoinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Voter         bool                   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "host:port,host:port": where raft and where the mesh listener are reached.
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Voter         bool   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -437,11 +463,13 @@ const file_periplus_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x16periplus/v1/peer.proto\x12\vperiplus.v1\x1a\x17periplus/v1/agent.proto\x1a\x16periplus/v1/mesh.proto\"@\n" +
 	"\x0eProposeRequest\x12.\n" +
-	"\acommand\x18\x01 \x01(\v2\x14.periplus.v1.CommandR\acommand\"\x8a\x01\n" +
+	"\acommand\x18\x01 \x01(\v2\x14.periplus.v1.CommandR\acommand\"\xc0\x01\n" +
 	"\fObservations\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12;\n" +
-	"\bclusters\x18\x03 \x03(\v2\x1f.periplus.v1.ClusterObservationR\bclusters\"\x8e\x02\n" +
+	"\bclusters\x18\x03 \x03(\v2\x1f.periplus.v1.ClusterObservationR\bclusters\x12\x1c\n" +
+	"\tdashboard\x18\x04 \x01(\tR\tdashboard\x12\x16\n" +
+	"\x06region\x18\x05 \x01(\tR\x06region\"\xaa\x02\n" +
 	"\x12ClusterObservation\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x15\n" +
@@ -449,7 +477,8 @@ const file_periplus_v1_peer_proto_rawDesc = "" +
 	"\ragent_version\x18\x04 \x01(\tR\fagentVersion\x127\n" +
 	"\x18credential_expires_at_ms\x18\x05 \x01(\x03R\x15credentialExpiresAtMs\x12+\n" +
 	"\x04load\x18\x06 \x01(\v2\x17.periplus.v1.LoadReportR\x04load\x12\x1e\n" +
-	"\vload_age_ms\x18\a \x01(\x03R\tloadAgeMs\"\x0f\n" +
+	"\vload_age_ms\x18\a \x01(\x03R\tloadAgeMs\x12\x1a\n" +
+	"\binstance\x18\b \x01(\tR\binstance\"\x0f\n" +
 	"\rShareResponse\"M\n" +
 	"\vJoinRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +

@@ -1,0 +1,158 @@
+package clusteragent
+
+import (
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/cluster-agent/credential"
+	"github.com/periplus-mesh/periplus/cluster-agent/federate"
+	"github.com/periplus-mesh/periplus/cluster-agent/file"
+	"github.com/periplus-mesh/periplus/cluster-agent/follow"
+	"github.com/periplus-mesh/periplus/cluster-agent/load"
+	"github.com/periplus-mesh/periplus/cluster-agent/own"
+	"github.com/periplus-mesh/periplus/cluster-agent/report"
+	"github.com/periplus-mesh/periplus/cluster-agent/state"
+	"github.com/periplus-mesh/periplus/cluster-agent/workload"
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
+	"github.com/periplus-mesh/periplus/internal/watch"
+	"github.com/periplus-mesh/periplus/trust/continuity"
+)
+
+const workloads = own.Workloads
+
+// agent is the parts, wired. Only federator comes later.
+type agent struct {
+	config     Config
+	credential *credential.Credential
+	store      *mesh.Store
+	table      *own.Table
+	file       *file.Watcher // nil: no services file
+	registry   *workload.Registry
+	keeper     *state.Keeper
+	follower   *follow.Follower
+	reporter   *report.Reporter
+	load       *load.Aggregator
+	ads        *ads.Server[*mesh.Snapshot]
+	proxies    proxies
+	federator  watch.Value[*federate.Federator] // nil: not yet, or never
+	metrics    *metrics
+
+	serving     atomic.Bool   // the proxies' listener is served
+	restored    bool          // the own cluster was on disk; written before any loop runs
+	sourcesRead chan struct{} // closed once the own sources may be reported
+}
+
+type metrics struct{ ready prometheus.Gauge }
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	m := &metrics{ready: prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "periplus_agent_ready", Help: "1 once the agent serves its proxies: sources read, other clusters known.",
+	})}
+	r.MustRegister(m.ready)
+	return m
+}
+
+func assemble(c Config, identity *credential.Credential) (*agent, error) {
+	cluster := identity.Cluster()
+	store := new(mesh.Store)
+	a := &agent{
+		config: c, credential: identity, store: store, sourcesRead: make(chan struct{}),
+		table:   own.New(store, own.Owner{Cluster: cluster.ID, Domain: cluster.TrustDomain}),
+		load:    load.NewAggregator(time.Now(), c.Metrics),
+		metrics: newMetrics(c.Metrics),
+	}
+	for _, part := range []func() error{a.withFile, a.withRegistry, a.withKeeper, a.withFollower, a.withReporter} {
+		if err := part(); err != nil {
+			return nil, err
+		}
+	}
+	a.ads = ads.NewServer(ads.ServerConfig[*mesh.Snapshot]{State: store, Authorize: a.authorize, Log: c.Log, Metrics: c.Metrics})
+	return a, nil
+}
+
+func (a *agent) withFile() (err error) {
+	if a.config.ServicesFile == "" {
+		return nil
+	}
+	a.file, err = file.New(file.Config{
+		Path: a.config.ServicesFile, Cluster: a.credential.Cluster, Log: a.config.Log, Metrics: a.config.Metrics,
+		Apply: func(objects []mesh.Object) { a.table.Replace(own.File, objects) },
+	})
+	return err
+}
+
+func (a *agent) withRegistry() (err error) {
+	a.registry, err = workload.New(workload.Config{
+		Table: a.table, Cluster: a.credential.Cluster, GracePeriod: a.config.GracePeriod, Log: a.config.Log, Metrics: a.config.Metrics,
+	})
+	return err
+}
+
+func (a *agent) withKeeper() (err error) {
+	a.keeper, err = state.New(state.Config{
+		DataDir: a.config.DataDir, Table: a.table, Store: a.store, Log: a.config.Log, Metrics: a.config.Metrics,
+	})
+	return err
+}
+
+func (a *agent) withFollower() (err error) {
+	authorize := credential.AuthorizeController(a.credential.Plane())
+	var targets []ads.Target
+	for _, address := range a.credential.Controllers() {
+		targets = append(targets, ads.Target{Name: "controller " + address, Address: address, Authorize: authorize})
+	}
+	a.follower, err = follow.New(follow.Config{
+		Owner: a.table.Owner(), Store: a.store, Targets: targets, Source: a.credential, Dial: ads.DialFunc(a.config.Dial),
+		DiskCache: filepath.Join(a.config.DataDir, "feed"), Continuity: continuous, OnCluster: a.credential.SetCluster,
+		Log: a.config.Log, Metrics: a.config.Metrics,
+	})
+	return err
+}
+
+func (a *agent) withReporter() (err error) {
+	a.reporter, err = report.New(report.Config{
+		Owner: a.table.Owner(), Store: a.store, Ready: a.sourcesRead, Settled: a.registry.Synced(), Source: a.credential,
+		Authorize: credential.AuthorizeController(a.credential.Plane()), Controllers: a.credential.Controllers,
+		OnCluster: a.onCluster, Load: a.loadReport, Dial: a.config.Dial, Version: a.config.Version, Instance: newInstance(),
+		Log: a.config.Log, Metrics: a.config.Metrics,
+	})
+	return err
+}
+
+// onCluster takes the registration that a controller welcomes the agent with.
+func (a *agent) onCluster(c *pb.Cluster) {
+	object, err := meshpb.Decode(&pb.Object{Kind: &pb.Object_Cluster{Cluster: c}})
+	if err == nil {
+		err = a.credential.SetCluster(object.(*mesh.Cluster))
+	}
+	if err != nil {
+		a.config.Log.Error("registration of the own cluster refused; the old one stays", "err", err)
+	}
+}
+
+// continuous tells why next may not replace held as a trust domain's bundle.
+func continuous(held, next *mesh.Federation) error {
+	var base []byte
+	if held != nil {
+		if held.Cluster != next.Cluster {
+			return fmt.Errorf("trust domain %q is cluster %q's, not %q's", next.TrustDomain.Name(), held.Cluster, next.Cluster)
+		}
+		base = held.Bundle
+	}
+	_, err := continuity.Verify(base, continuity.Proof{
+		TrustDomain: next.TrustDomain, Sequence: next.Sequence, Bundle: next.Bundle, Signature: next.Signature, Chain: next.Chain,
+	}, time.Now())
+	return err
+}
+
+func snapshotOf(store *mesh.Store) *mesh.Snapshot {
+	snapshot, _ := store.Latest()
+	return snapshot
+}

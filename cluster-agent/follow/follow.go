@@ -1,0 +1,268 @@
+package follow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/periplus-mesh/periplus/cluster-agent/own"
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
+	"github.com/periplus-mesh/periplus/internal/watch"
+	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/trust"
+)
+
+// Config of a follower.
+type Config struct {
+	Owner own.Owner
+	Store *mesh.Store
+	// Targets are the controllers, the preferred first.
+	Targets []ads.Target
+	Source  trust.Source
+	// Dial connects to a controller; nil: TCP.
+	Dial ads.DialFunc
+	// DiskCache is the folder of the copy; "" keeps none.
+	DiskCache string
+	// Continuity tells why next may not replace held as a trust domain's bundle; held is nil for a new domain.
+	Continuity func(held, next *mesh.Federation) error
+	// OnCluster is told of the own cluster's registration. An error refuses it.
+	OnCluster func(*mesh.Cluster) error
+	Log       *slog.Logger
+	Metrics   prometheus.Registerer
+}
+
+func (c *Config) validate() error {
+	switch {
+	case c.Store == nil || len(c.Targets) == 0 || c.Source == nil:
+		return errors.New("follow: store, targets and source are needed")
+	case c.Continuity == nil || c.OnCluster == nil || c.Log == nil || c.Metrics == nil:
+		return errors.New("follow: continuity, onCluster, log and metrics are needed")
+	}
+	return nil
+}
+
+// Status of the feed, for people.
+type Status struct {
+	Controller string            `json:"controller,omitempty"` // "": none
+	Since      time.Time         `json:"since,omitzero"`
+	FromDisk   bool              `json:"fromDisk"`          // nothing was heard from a controller yet
+	Updated    time.Time         `json:"updated,omitzero"`  // the last response
+	Refused    map[string]string `json:"refused,omitempty"` // key -> reason
+}
+
+// Follower follows. Apply is called from one goroutine.
+type Follower struct {
+	config  Config
+	metrics *metrics
+	client  watch.Value[ads.ClientStatus]
+
+	once   sync.Once
+	synced chan struct{}
+
+	anchors map[mesh.Key]*mesh.Federation // the last accepted bundle of each domain, though it was removed since
+	refused map[string]string             // copied on write: the debug page reads it
+	status  watch.Value[Status]
+}
+
+// New checks the configuration.
+func New(c Config) (*Follower, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	return &Follower{
+		config: c, metrics: newMetrics(c.Metrics), synced: make(chan struct{}), anchors: map[mesh.Key]*mesh.Federation{},
+	}, nil
+}
+
+// Synced is closed once the other clusters are known: from a controller or from disk.
+func (f *Follower) Synced() <-chan struct{} { return f.synced }
+
+// Status is the latest. Its map must not be written.
+func (f *Follower) Status() Status {
+	s, client := f.status.Latest(), f.client.Latest()
+	s.Controller, s.Since = client.Target, client.Since
+	return s
+}
+
+// aloneAfter is how long a controller that has nothing to say is waited for: then there are no other clusters.
+const aloneAfter = 2 * time.Second
+
+// Run follows until ctx is done.
+func (f *Follower) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() { f.alone(ctx) })
+	defer waiting.Wait()
+	defer cancel()
+	err := ads.Run(ctx, ads.ClientConfig{
+		Targets: f.config.Targets, Source: f.config.Source, Wildcard: []xds.Type{xds.MeshObject},
+		Node:  &corev3.Node{Id: "agent~" + string(f.config.Owner.Cluster), Cluster: "periplus-agent"},
+		Apply: f.Apply, DiskCache: f.config.DiskCache, Dial: f.config.Dial, Log: f.config.Log, Metrics: f.config.Metrics,
+		Status: &f.client,
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// alone closes synced when a controller has been connected for a while and had nothing to say.
+func (f *Follower) alone(ctx context.Context) {
+	for {
+		status, changed := f.client.Get()
+		var quiet <-chan time.Time
+		if status.Target != "" {
+			quiet = time.After(aloneAfter)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-f.synced:
+			return
+		case <-changed:
+		case <-quiet:
+			f.sync()
+			return
+		}
+	}
+}
+
+func (f *Follower) sync() { f.once.Do(func() { close(f.synced) }) }
+
+// Apply commits what of u is good, and returns an error that names what is not.
+func (f *Follower) Apply(u ads.Update) error {
+	snapshot, _ := f.config.Store.Latest()
+	refused := map[string]string{}
+	var d mesh.Delta
+	for _, item := range u.Upserts {
+		object, err := f.judge(snapshot, item, u.FromDisk)
+		switch {
+		case err != nil:
+			refused[item.Name] = err.Error()
+		case object != nil:
+			d.Upserts = append(d.Upserts, object)
+		}
+	}
+	for _, name := range u.Removed {
+		if key := mesh.Key(name); f.removable(key) {
+			d.Deletes = append(d.Deletes, key)
+		}
+	}
+	if len(d.Upserts)+len(d.Deletes) > 0 {
+		f.config.Store.Update(d)
+	}
+	f.note(u, refused)
+	f.sync()
+	return nack(refused)
+}
+
+// judge returns the object, nil if it is the one held, or why it is refused.
+func (f *Follower) judge(snapshot *mesh.Snapshot, item ads.Item, fromDisk bool) (mesh.Object, error) {
+	object, err := meshpb.Unmarshal(item.Body)
+	if err != nil {
+		return nil, err
+	}
+	key := object.Key()
+	switch {
+	case string(key) != item.Name:
+		return nil, fmt.Errorf("resource is named so but is %s", key)
+	case !slices.Contains(kinds, key.Kind()):
+		return nil, fmt.Errorf("kind %q is not for agents", key.Kind())
+	case key == mesh.FederationKey(f.config.Owner.Domain.Name()):
+		return nil, nil // every agent is sent every domain's; the own one is known first-hand
+	case f.config.Owner.Owns(key):
+		return nil, fmt.Errorf("only the agent of cluster %q says what is there", f.config.Owner.Cluster)
+	}
+	held, ok := snapshot.Get(key)
+	if ok && meshpb.Digest(held) == meshpb.DigestOf(item.Body) {
+		return nil, nil
+	}
+	switch o := object.(type) {
+	case *mesh.Cluster:
+		if o.ID == f.config.Owner.Cluster {
+			return nil, f.config.OnCluster(o) // its owner writes it to the store
+		}
+	case *mesh.Federation:
+		if fromDisk {
+			f.anchors[key] = o // was judged before it was written; its signature may have expired since
+			return o, nil
+		}
+		return o, f.federation(key, held, o)
+	}
+	return object, nil
+}
+
+// kinds that an agent follows; data, never written.
+var kinds = []mesh.Kind{
+	mesh.KindCluster, mesh.KindService, mesh.KindEndpoints, mesh.KindSummary, mesh.KindGateway, mesh.KindPolicy, mesh.KindFederation,
+}
+
+// federation holds every bundle against the last one that was accepted of its domain, even if that was removed in
+// between: else removing and adding again would be the way around continuity.
+func (f *Follower) federation(key mesh.Key, held mesh.Object, next *mesh.Federation) error {
+	anchor := f.anchors[key]
+	if object, ok := held.(*mesh.Federation); ok {
+		anchor = object
+	}
+	if err := f.config.Continuity(anchor, next); err != nil {
+		f.metrics.untrusted.Inc()
+		f.config.Log.Error("bundle refused, the old one stays: a controller or the domain's owner may be compromised",
+			"trust_domain", next.TrustDomain.Name(), "cluster", next.Cluster, "err", err)
+		return err
+	}
+	f.anchors[key] = next
+	return nil
+}
+
+// removable tells whether a controller may remove key: what is the own cluster's stays.
+func (f *Follower) removable(key mesh.Key) bool {
+	return !f.config.Owner.Owns(key) && key != mesh.ClusterKey(f.config.Owner.Cluster)
+}
+
+// note remembers what is refused until the object is good or gone.
+func (f *Follower) note(u ads.Update, refused map[string]string) {
+	all := map[string]string{}
+	for name, reason := range f.refused {
+		all[name] = reason
+	}
+	for _, item := range u.Upserts {
+		delete(all, item.Name)
+	}
+	for _, name := range u.Removed {
+		delete(all, name)
+	}
+	for name, reason := range refused {
+		all[name] = reason
+		f.metrics.refused.Inc()
+		f.config.Log.Error("mesh object refused; the last good one stays", "key", name, "err", reason)
+	}
+	f.refused = all
+	f.metrics.refusedNow.Set(float64(len(all)))
+	now := time.Now()
+	if !u.FromDisk {
+		f.metrics.updated.Set(float64(now.Unix()))
+	}
+	f.status.Set(Status{FromDisk: u.FromDisk, Updated: now, Refused: all})
+}
+
+// nack is nil, or one error that names what was refused, at most ten.
+func nack(refused map[string]string) error {
+	var errs []error
+	for name, reason := range refused {
+		if len(errs) == 10 {
+			errs = append(errs, fmt.Errorf("and %d more", len(refused)-10))
+			break
+		}
+		errs = append(errs, fmt.Errorf("%s: %s", name, reason))
+	}
+	return errors.Join(errs...)
+}

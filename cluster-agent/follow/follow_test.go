@@ -1,0 +1,162 @@
+package follow
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/periplus-mesh/periplus/cluster-agent/own"
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
+	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/trust/trusttest"
+)
+
+func follower(t testing.TB, continuity func(held, next *mesh.Federation) error) *Follower {
+	ca := trusttest.NewCA("plane.test")
+	f, err := New(Config{
+		Owner: own.Owner{Cluster: "east", Domain: spiffeid.RequireTrustDomainFromString("east.test")}, Store: new(mesh.Store),
+		Targets: []ads.Target{{}}, Source: ca.Source("/agent/east", time.Hour), Continuity: continuity,
+		OnCluster: func(c *mesh.Cluster) error { return nil }, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func update(objects ...mesh.Object) ads.Update {
+	u := ads.Update{Type: xds.MeshObject}
+	for _, o := range objects {
+		u.Upserts = append(u.Upserts, ads.Item{Name: string(o.Key()), Body: meshpb.Marshal(o)})
+	}
+	return u
+}
+
+func service(cluster mesh.ClusterID, name string) *mesh.Service {
+	return &mesh.Service{Name: mesh.ServiceName{Namespace: "shop", Name: name}, Cluster: cluster, Ports: []mesh.ServicePort{{Name: "http", Port: 80, Protocol: mesh.HTTP}}}
+}
+
+func federation(sequence uint64, bundle string) *mesh.Federation {
+	return &mesh.Federation{TrustDomain: spiffeid.RequireTrustDomainFromString("west.test"), Cluster: "west", Sequence: sequence, Bundle: []byte(bundle)}
+}
+
+func (f *Follower) get(key mesh.Key) mesh.Object {
+	snapshot, _ := f.config.Store.Latest()
+	object, _ := snapshot.Get(key)
+	return object
+}
+
+func rising(held, next *mesh.Federation) error {
+	if held != nil && next.Sequence <= held.Sequence {
+		return errors.New("not continuous")
+	}
+	return nil
+}
+
+func TestBadObjectsAreNamedAndTheRestApplied(t *testing.T) {
+	f := follower(t, rising)
+	u := update(service("west", "a"), service("east", "b"), &mesh.Cursor{Cluster: "west"}, service("west", "c"))
+	u.Upserts[3].Name = "service/shop/other/west"
+	u.Upserts = append(u.Upserts, ads.Item{Name: "service/shop/d/west", Body: []byte{0xff}})
+	err := f.Apply(u)
+	for _, want := range []string{"service/shop/b/east", "cursor/west", "service/shop/other/west", "service/shop/d/west"} {
+		if err == nil || !strings.Contains(err.Error(), want) || f.Status().Refused[want] == "" {
+			t.Errorf("%s is not named: %v", want, err)
+		}
+	}
+	snapshot, _ := f.config.Store.Latest()
+	if snapshot.Len() != 1 || f.get("service/shop/a/west") == nil {
+		t.Errorf("%d objects", snapshot.Len())
+	}
+	if err := f.Apply(update(service("west", "d"))); err != nil || f.Status().Refused["service/shop/d/west"] != "" {
+		t.Errorf("refused still though good now: %v", err)
+	}
+}
+
+func TestOwnObjectsCannotBeRemoved(t *testing.T) {
+	f := follower(t, rising)
+	f.config.Store.Update(mesh.Delta{Upserts: []mesh.Object{service("east", "a"), service("west", "a"), &mesh.Cluster{ID: "east"}}})
+	if err := f.Apply(ads.Update{Removed: []string{"service/shop/a/east", "service/shop/a/west", "cluster/east", "federation/east.test"}}); err != nil {
+		t.Fatal(err)
+	}
+	if f.get("service/shop/a/east") == nil || f.get("cluster/east") == nil || f.get("service/shop/a/west") != nil {
+		t.Error("a controller removed what is the own cluster's, or not what is another's")
+	}
+}
+
+func TestT4BundleWithoutContinuityIsRefused(t *testing.T) {
+	f := follower(t, rising)
+	if err := f.Apply(update(federation(5, "good"))); err != nil {
+		t.Fatal(err)
+	}
+	key := federation(0, "").Key()
+	if err := f.Apply(update(federation(5, "evil"), service("west", "a"))); err == nil {
+		t.Error("accepted")
+	}
+	if got := f.get(key).(*mesh.Federation); string(got.Bundle) != "good" || f.get("service/shop/a/west") == nil {
+		t.Errorf("held is %q", got.Bundle)
+	}
+	// Removing the domain first is no way around.
+	if err := f.Apply(ads.Update{Removed: []string{string(key)}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Apply(update(federation(4, "evil"))); err == nil || f.get(key) != nil {
+		t.Error("accepted after a removal")
+	}
+	if err := f.Apply(update(federation(6, "next"))); err != nil || f.get(key) == nil {
+		t.Errorf("the continuous one: %v", err)
+	}
+}
+
+func TestFromDiskIsHeld(t *testing.T) {
+	f := follower(t, func(held, _ *mesh.Federation) error {
+		if held == nil {
+			return errors.New("signature expired")
+		}
+		return nil
+	})
+	u := update(federation(5, "good"))
+	u.FromDisk = true
+	if err := f.Apply(u); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Apply(update(federation(6, "next"))); err != nil {
+		t.Errorf("what came from disk is no anchor: %v", err)
+	}
+}
+
+func TestUnchangedIsNoCommit(t *testing.T) {
+	f := follower(t, rising)
+	if err := f.Apply(update(service("west", "a"))); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := f.config.Store.Latest()
+	if err := f.Apply(update(service("west", "a"))); err != nil {
+		t.Fatal(err)
+	}
+	if after, _ := f.config.Store.Latest(); after != before {
+		t.Error("a commit without a change")
+	}
+}
+
+func FuzzApply(f *testing.F) {
+	f.Add("service/shop/a/west", meshpb.Marshal(service("west", "a")))
+	f.Add("federation/west.test", meshpb.Marshal(federation(1, "x")))
+	f.Fuzz(func(t *testing.T, name string, body []byte) {
+		follower := follower(t, rising)
+		_ = follower.Apply(ads.Update{Upserts: []ads.Item{{Name: name, Body: body}}, Removed: []string{name + "x"}})
+		snapshot, _ := follower.config.Store.Latest()
+		for key, object := range snapshot.All() {
+			if follower.config.Owner.Owns(key) || object.Validate() != nil {
+				t.Errorf("accepted %s", key)
+			}
+		}
+	})
+}

@@ -1,0 +1,122 @@
+package clusteragent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/periplus-mesh/periplus/cluster-agent/federate"
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/trust"
+	"github.com/periplus-mesh/periplus/trust/spire"
+)
+
+// Keepalive towards proxies: a machine that vanished without a word is noticed after the sum of both.
+const (
+	keepaliveTime    = 5 * time.Second
+	keepaliveTimeout = 3 * time.Second
+	maxStreams       = 100 // of one proxy's connection; it needs three
+)
+
+// serveProxies is the cluster's one gRPC listener: xDS, load reports, announcements.
+func (a *agent) serveProxies(ctx context.Context, source trust.Source) error {
+	config := trust.ServerConfig(source, a.ownDomainOnly)
+	options := append(ads.ServerOptions(),
+		grpc.Creds(credentials.NewTLS(config)),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveTimeout}),
+	)
+	server := grpc.NewServer(options...)
+	a.ads.Register(server)
+	a.load.Register(server)
+	a.registry.Register(server)
+	stopped := make(chan struct{})
+	running := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		a.registry.Freeze() // first: the streams that break now say nothing about the workloads
+		server.Stop()
+	})
+	a.serving.Store(true)
+	err := server.Serve(a.config.Listener)
+	if running() {
+		return fmt.Errorf("serve proxies: %w", err)
+	}
+	<-stopped
+	return nil
+}
+
+func (a *agent) ownDomainOnly(id spiffeid.ID) error {
+	if domain := a.table.Owner().Domain; id.TrustDomain() != domain {
+		return fmt.Errorf("peer %q is not of this cluster's trust domain %q", id, domain.Name())
+	}
+	return nil
+}
+
+// authorize chooses what a proxy may see. Who it is comes from its certificate; the node only chooses within that.
+func (a *agent) authorize(_ context.Context, peer ads.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
+	if err := a.ownDomainOnly(peer.ID); err != nil {
+		return nil, err
+	}
+	cluster := a.credential.Cluster()
+	role, namespace := translate.Gateway, ""
+	if peer.ID != mesh.GatewayIdentity(cluster.TrustDomain) {
+		identity, err := mesh.ParseWorkloadIdentity(peer.ID)
+		if err != nil {
+			return nil, err
+		}
+		role, namespace = translate.Sidecar, identity.Namespace
+	}
+	view, err := translate.ViewOf(role, cluster.ID, namespace, node)
+	if err != nil {
+		return nil, err
+	}
+	if view.Network == "" && len(cluster.Networks) == 1 {
+		view.Network = cluster.Networks[0].Name
+	}
+	if !slices.ContainsFunc(cluster.Networks, func(n mesh.NetworkRange) bool { return n.Name == view.Network }) {
+		return nil, fmt.Errorf("node metadata: NETWORK %q is not one of cluster %q", view.Network, cluster.ID)
+	}
+	a.proxies.note(node, role, time.Now())
+	return view.Catalog(), nil
+}
+
+// federate ties the trust domain to the others until ctx is done.
+func (a *agent) federate(ctx context.Context, source trust.Source) error {
+	server := a.config.Server
+	if server == nil {
+		client, err := spire.Dial(a.config.ServerSocket)
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		server = client
+	}
+	federator, err := federate.New(federate.Config{
+		Server: server, Source: source, Table: a.table, Store: a.store, Plane: a.credential.Plane(), PlaneBundle: a.credential.Bundle,
+		Complete: a.complete, DataDir: a.config.DataDir, Log: a.config.Log, Metrics: a.config.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	a.federator.Set(federator)
+	return federator.Run(ctx)
+}
+
+// completeAfter is how long a controller must have been connected for its silence to mean something.
+const completeAfter = 10 * time.Second
+
+// complete tells whether a controller, and not only the disk, has said what other clusters there are.
+func (a *agent) complete() bool {
+	status := a.follower.Status()
+	return status.Controller != "" && !status.Updated.IsZero() && time.Since(status.Since) > completeAfter
+}

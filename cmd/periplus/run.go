@@ -1,0 +1,75 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+
+	"github.com/periplus-mesh/periplus/internal/cli"
+)
+
+// part is what every long-running command has.
+type part struct {
+	level, format string
+}
+
+func (p *part) flags(command *cobra.Command) {
+	command.Flags().StringVar(&p.level, "log-level", "info", "debug, info, warn or error")
+	command.Flags().StringVar(&p.format, "log-format", "text", "text or json")
+}
+
+// logger writes to standard error.
+func (p *part) logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(p.level)); err != nil {
+		return nil, cli.Exit(cli.ExitUsage, fmt.Errorf("--log-level %q: want debug, info, warn or error", p.level))
+	}
+	options := &slog.HandlerOptions{Level: level}
+	switch p.format {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), nil
+	}
+	return nil, cli.Exit(cli.ExitUsage, fmt.Errorf("--log-format %q: want text or json", p.format))
+}
+
+func registry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// listen opens the address of a flag; "" is no listener.
+func listen(flag, address string) (net.Listener, error) {
+	if address == "" {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("--%s %s: another program listens there", flag, address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
+	}
+	return listener, nil
+}
+
+// listenAll opens several; flags and addresses alternate.
+func listenAll(flagsAndAddresses ...string) (out []net.Listener, err error) {
+	for i := 0; i < len(flagsAndAddresses); i += 2 {
+		listener, err := listen(flagsAndAddresses[i], flagsAndAddresses[i+1])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, listener)
+	}
+	return out, nil
+}

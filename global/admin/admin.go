@@ -1,0 +1,150 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/api/periplus/v1/periplusv1connect"
+	"github.com/periplus-mesh/periplus/global/observe"
+	"github.com/periplus-mesh/periplus/global/peer"
+	"github.com/periplus-mesh/periplus/global/registry"
+	"github.com/periplus-mesh/periplus/global/replica"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+)
+
+// MaxBodyBytes is the largest request.
+const MaxBodyBytes = 1 << 20
+
+// Replicas is the raft group; *replica.Replica is one.
+type Replicas interface {
+	registry.Proposer
+	Members() []replica.Member
+	Leader() string
+	Applied() uint64
+	Join(context.Context, replica.Member) error
+	Leave(context.Context, string) error
+}
+
+// Config of the API. All fields but Policies, Static, Metrics and Hosts are needed.
+type Config struct {
+	// ID of this replica.
+	ID       string
+	Domain   spiffeid.TrustDomain // of the control plane
+	Store    *mesh.Store
+	Replicas Replicas
+	Registry *registry.Registry
+	Board    *observe.Board
+	// Policies serves the policy API; it asks peer.Author who calls. nil: unimplemented.
+	Policies periplusv1connect.PolicyServiceHandler
+	// Static serves the dashboard's files; nil: none.
+	Static http.Handler
+	// Metrics serves /metrics; nil: none.
+	Metrics http.Handler
+	Log     *slog.Logger
+}
+
+// API is both listeners' handlers.
+type API struct {
+	// Admin expects TLS that verified a client certificate if there was one.
+	Admin http.Handler
+	// Dashboard is read-only, for plain HTTP.
+	Dashboard http.Handler
+}
+
+// server implements ClusterService and MeshService.
+type server struct {
+	Config
+}
+
+// New builds the handlers.
+func New(c Config) (*API, error) {
+	if c.Store == nil || c.Replicas == nil || c.Registry == nil || c.Board == nil || c.Log == nil || c.Domain.IsZero() {
+		return nil, errors.New("admin: ID, Domain, Store, Replicas, Registry, Board and Log are needed")
+	}
+	if c.Policies == nil {
+		c.Policies = periplusv1connect.UnimplementedPolicyServiceHandler{}
+	}
+	s := &server{c}
+	services := s.services()
+	return &API{
+		Admin:     s.onlyOperators(http.MaxBytesHandler(services, MaxBodyBytes)),
+		Dashboard: s.dashboard(services),
+	}, nil
+}
+
+func (s *server) services() http.Handler {
+	mux := http.NewServeMux()
+	options := connect.WithHandlerOptions(connect.WithReadMaxBytes(MaxBodyBytes), connect.WithInterceptors(s.audit()))
+	mux.Handle(periplusv1connect.NewClusterServiceHandler(s, options))
+	mux.Handle(periplusv1connect.NewMeshServiceHandler(s, options))
+	mux.Handle(periplusv1connect.NewPolicyServiceHandler(s.Policies, options))
+	return mux
+}
+
+// onlyOperators refuses everybody else, and tells the handlers who calls.
+func (s *server) onlyOperators(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		known, err := peer.WithOperator(r, s.Domain)
+		if err != nil {
+			s.Log.Warn("admin request refused", "audit", true, "peer", r.RemoteAddr, "path", r.URL.Path, "err", err)
+			connect.NewErrorWriter().Write(w, r, connect.NewError(connect.CodePermissionDenied, err))
+			return
+		}
+		next.ServeHTTP(w, known)
+	})
+}
+
+// audit logs every call that may change something, with its author and outcome.
+func (s *server) audit() connect.Interceptor {
+	return connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+			if request.Spec().IdempotencyLevel == connect.IdempotencyNoSideEffects {
+				return next(ctx, request)
+			}
+			author, ok := peer.Author(ctx)
+			if !ok {
+				return nil, connect.NewError(connect.CodePermissionDenied, errors.New("nothing can be changed without an operator's certificate"))
+			}
+			start := time.Now()
+			response, err := next(ctx, request)
+			s.Log.Info("admin call", "audit", true, "author", author, "procedure", request.Spec().Procedure, "took", time.Since(start), "err", err)
+			return response, err
+		}
+	})
+}
+
+// asError gives an error of the layers below the code that tells people what to do.
+func asError(err error) error {
+	code := connect.CodeInternal
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, replica.ErrNoLeader), errors.Is(err, replica.ErrUnknown):
+		code = connect.CodeUnavailable
+	case errors.Is(err, registry.ErrConflict):
+		code = connect.CodeAlreadyExists
+	case errors.Is(err, registry.ErrInvalid), errors.Is(err, replica.ErrRefused):
+		code = connect.CodeInvalidArgument
+	}
+	return connect.NewError(code, err)
+}
+
+func invalid(err error) error { return connect.NewError(connect.CodeInvalidArgument, err) }
+
+func (s *server) latest() *mesh.Snapshot {
+	snapshot, _ := s.Store.Latest()
+	return snapshot
+}
+
+var (
+	_ periplusv1connect.ClusterServiceHandler = (*server)(nil)
+	_ periplusv1connect.MeshServiceHandler    = (*server)(nil)
+	_                                         = (*pb.Cluster)(nil)
+)

@@ -1,0 +1,106 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/periplus-mesh/periplus/trust"
+)
+
+// ErrUnreachable is returned when no connection could be made: the call has not been sent.
+var ErrUnreachable = errors.New("replica is not reachable")
+
+// Pool keeps connections to other replicas. Make it with all exported fields set; Close it at the end.
+type Pool struct {
+	Source trust.Source
+	Domain spiffeid.TrustDomain // of the control plane
+	// Dial opens a transport connection; nil dials TCP.
+	Dial func(ctx context.Context, address string) (net.Conn, error)
+
+	mu          sync.Mutex
+	connections map[target]*grpc.ClientConn // guarded by mu
+}
+
+type target struct{ id, address string }
+
+// Connect returns a ready connection to replica id (empty: any replica) at address. Errors are [ErrUnreachable].
+func (p *Pool) Connect(ctx context.Context, id, address string) (*grpc.ClientConn, error) {
+	conn, err := p.connection(target{id, address})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.Ready:
+			return conn, nil
+		case connectivity.Idle:
+			conn.Connect()
+		case connectivity.TransientFailure, connectivity.Shutdown:
+			conn.ResetConnectBackoff() // whoever asks again soon finds a fresh attempt
+			return nil, fmt.Errorf("replica %q at %s: %w", id, address, ErrUnreachable)
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return nil, fmt.Errorf("replica %q at %s: %w", id, address, ErrUnreachable)
+		}
+	}
+}
+
+func (p *Pool) connection(t target) (*grpc.ClientConn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if conn, ok := p.connections[t]; ok {
+		return conn, nil
+	}
+	config := trust.ClientConfig(p.Source, OnlyController(p.Domain, t.id))
+	conn, err := grpc.NewClient("passthrough:///"+t.address,
+		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithContextDialer(p.dial),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 3 * time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 3 * time.Second, PermitWithoutStream: true}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("replica %q at %s: %w", t.id, t.address, err)
+	}
+	if p.connections == nil {
+		p.connections = make(map[target]*grpc.ClientConn)
+	}
+	p.connections[t] = conn
+	return conn, nil
+}
+
+func (p *Pool) dial(ctx context.Context, address string) (net.Conn, error) {
+	if p.Dial != nil {
+		return p.Dial(ctx, address)
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", address)
+}
+
+// Retain closes the connections to everybody who is not in ids.
+func (p *Pool) Retain(ids map[string]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for t, conn := range p.connections {
+		if !ids[t.id] {
+			conn.Close()
+			delete(p.connections, t)
+		}
+	}
+}
+
+// Close closes every connection.
+func (p *Pool) Close() { p.Retain(nil) }

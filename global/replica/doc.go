@@ -1,0 +1,21 @@
+// Package replica orders the mesh's state with raft and keeps it in a [mesh.Store]. It is the only importer of
+// hashicorp/raft.
+//
+// A [periplusv1.Command] is one log entry. Its parts have guards: what a key must hold, or that a report is newer than
+// what is known. Every replica applies the same entries in the same order by the same pure function, so equal
+// indexes mean equal states:
+//
+//	Propose -> leader's log -> quorum -> FSM.Apply -> Store.Commit(index, delta) -> everybody who watches the store
+//
+// Guarantees: an acknowledged proposal is on the disks of a quorum. An error of [Replica.Propose] says what it left
+// behind: [ErrNoLeader] and [ErrRefused] mean not done, [ErrUnknown] means perhaps done. The store is marked ready
+// only once the replica has caught up with a leader. Log entries and snapshots carry CRC32C; a replica that finds
+// damage refuses to start ([ErrCorrupt]).
+//
+// A damaged or lost replica is replaced, never repaired: remove it (periplus global leave ID), delete its data
+// folder, start it again with --join.
+//
+// A leader whose disk hangs stops talking to its followers after [Config.HandOverAfter], so that they elect another,
+// and exits after [Config.ExitAfter]. It cannot hand leadership over in the ordinary way: raft's own loop is stuck
+// in the write.
+package replica

@@ -1,0 +1,175 @@
+package replica
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/peer"
+)
+
+// Errors of Propose.
+var (
+	// ErrNoLeader: no leader was found in time. Not done.
+	ErrNoLeader = errors.New("no leader; nothing was changed, try again")
+	// ErrUnknown: the leader was lost while it worked. Perhaps done: look before you try again.
+	ErrUnknown = errors.New("leader lost before it answered; the change may or may not have been made")
+	// ErrRefused: the command is malformed or too large. Not done.
+	ErrRefused = errors.New("command refused; nothing was changed")
+)
+
+const (
+	// MaxCommandBytes is the largest command that is accepted.
+	MaxCommandBytes = 3 << 20 // a gRPC message is at most 4 MiB
+	retryAfter      = 20 * time.Millisecond
+	enqueueTimeout  = time.Second
+	connectTimeout  = time.Second
+	catchUpTimeout  = 2 * time.Second
+	attemptTimeout  = 2 * time.Second // at one leader; then it is looked for again
+)
+
+// errNotLeader makes Propose look for the leader again. Not done.
+var errNotLeader = errors.New("not the leader")
+
+// Propose has the command ordered and applied once, from whatever replica it is called on and although leaders come
+// and go meanwhile. On return without error it is durable, and the local store reflects it unless this replica lags
+// by seconds. Result says which parts' guards held. Errors: [ErrNoLeader], [ErrUnknown], [ErrRefused].
+func (r *Replica) Propose(ctx context.Context, command *pb.Command) (*pb.CommandResult, error) {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	command = &pb.Command{Parts: command.GetParts(), Id: newID()}
+	final := ErrNoLeader
+	for {
+		result, err := r.try(ctx, command)
+		switch {
+		case err == nil:
+			r.catchUp(ctx, result.GetIndex())
+			return result, nil
+		case errors.Is(err, ErrUnknown):
+			final = ErrUnknown // a later attempt that fails for certain says nothing of this one
+		case !errors.Is(err, errNotLeader):
+			return nil, fmt.Errorf("propose: %w", err)
+		}
+		if !sleep(ctx, retryAfter) {
+			return nil, fmt.Errorf("propose: %w (%w)", final, err)
+		}
+	}
+}
+
+func newID() []byte {
+	id := make([]byte, 12)
+	rand.Read(id) // never fails (crypto/rand)
+	return id
+}
+
+func (r *Replica) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, r.config.ProposeTimeout)
+}
+
+// catchUp waits a little for the local store; lagging is not an error of the proposal.
+func (r *Replica) catchUp(ctx context.Context, index uint64) {
+	ctx, cancel := context.WithTimeout(ctx, catchUpTimeout)
+	defer cancel()
+	if r.fsm.waitApplied(ctx, index) != nil {
+		r.config.Log.Warn("this replica lags behind the leader", "index", index, "applied", r.fsm.applied.Latest())
+	}
+}
+
+func (r *Replica) try(ctx context.Context, command *pb.Command) (*pb.CommandResult, error) {
+	node := r.node.Load()
+	if node == nil {
+		return nil, fmt.Errorf("%w: not started", errNotLeader)
+	}
+	if node.State() == raft.Leader {
+		return r.proposeHere(ctx, command)
+	}
+	address, id := node.LeaderWithID()
+	if id == "" || string(id) == r.config.ID {
+		return nil, fmt.Errorf("%w: nobody leads", errNotLeader)
+	}
+	client, err := r.dial(ctx, string(id), address)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	result, err := client.Propose(ctx, &pb.ProposeRequest{Command: command})
+	switch status.Code(err) {
+	case codes.OK:
+		return result, nil
+	case codes.FailedPrecondition:
+		return nil, fmt.Errorf("%w: %v", errNotLeader, err)
+	case codes.InvalidArgument, codes.PermissionDenied, codes.ResourceExhausted, codes.Unimplemented:
+		return nil, fmt.Errorf("%w: %v", ErrRefused, err)
+	}
+	return nil, fmt.Errorf("%w: %v", ErrUnknown, err)
+}
+
+// dial connects to a replica by its raft address. Failure means that nothing was sent.
+func (r *Replica) dial(ctx context.Context, id string, address raft.ServerAddress) (pb.PeerServiceClient, error) {
+	target, err := ParseAddress(string(address))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := r.config.Peers.Connect(ctx, id, target.Mesh)
+	if errors.Is(err, peer.ErrUnreachable) {
+		return nil, fmt.Errorf("%w: %w", errNotLeader, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pb.NewPeerServiceClient(conn), nil
+}
+
+// proposeHere proposes on this replica, which must lead.
+func (r *Replica) proposeHere(ctx context.Context, command *pb.Command) (*pb.CommandResult, error) {
+	data, err := proto.Marshal(command)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if len(data) > MaxCommandBytes {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrRefused, len(data), MaxCommandBytes)
+	}
+	node, layer := r.node.Load(), r.layer.Load()
+	if layer.isSilent() {
+		return nil, fmt.Errorf("%w: %w", errNotLeader, errSilent)
+	}
+	future := node.Apply(data, enqueueTimeout)
+	answered := make(chan error, 1)
+	go func() { answered <- future.Error() }() // raft answers every future, at the latest when it stops
+	select {
+	case err := <-answered:
+		return answer(future, err)
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, context.Cause(ctx))
+	}
+}
+
+func answer(future raft.ApplyFuture, err error) (*pb.CommandResult, error) {
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return nil, fmt.Errorf("%w: %w", errNotLeader, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrUnknown, err)
+	}
+	switch response := future.Response().(type) {
+	case *pb.CommandResult:
+		return response, nil
+	case error:
+		return nil, fmt.Errorf("%w: %w", ErrRefused, response)
+	}
+	panic(fmt.Sprintf("replica: FSM answered with %T", future.Response()))
+}

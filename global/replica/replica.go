@@ -1,0 +1,205 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+)
+
+// Errors of Run.
+var (
+	// ErrDisk: one write to the log lasted longer than Config.ExitAfter. The process must end; goroutines that
+	// wait for the disk are left behind.
+	ErrDisk = errors.New("disk hangs")
+	// ErrRemoved: the replica was removed from the mesh.
+	ErrRemoved = errors.New("removed from the mesh")
+)
+
+// Replica is one member of the global controller's raft group.
+type Replica struct {
+	config Config
+	log    *checkedLog
+	fsm    *fsm
+	node   atomic.Pointer[raft.Raft] // nil until Run has started it
+	layer  atomic.Pointer[streamLayer]
+}
+
+// New opens the stored state. Run must follow, and closes it. Damage is [ErrCorrupt].
+func New(c Config) (*Replica, error) {
+	if err := c.validate(); err != nil {
+		return nil, fmt.Errorf("replica %q: %w", c.ID, err)
+	}
+	r := &Replica{config: c, fsm: &fsm{store: c.Store}}
+	if c.InMemory {
+		r.log = memoryLog()
+	} else {
+		log, err := openLog(c.DataDir)
+		if err != nil {
+			return nil, fmt.Errorf("replica %q: %w", c.ID, err)
+		}
+		r.log = log
+	}
+	if err := c.Metrics.Register(newCollector(r)); err != nil {
+		return nil, fmt.Errorf("replica %q: %w", c.ID, errors.Join(err, r.log.close()))
+	}
+	return r, nil
+}
+
+// Run takes part until ctx is done, then stops and returns nil; or it returns [ErrDisk], [ErrRemoved] or what kept
+// it from starting.
+func (r *Replica) Run(ctx context.Context) error {
+	connections, stop := context.WithCancel(context.WithoutCancel(ctx)) // raft needs them a little longer than ctx
+	defer stop()
+	layer := newStreamLayer(connections, &r.config)
+	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream: layer, MaxPool: 3, Timeout: raftIOTimeout, Logger: newHCLog(r.config.Log),
+	})
+	node, fresh, err := r.start(transport)
+	if err != nil {
+		stop()
+		return fmt.Errorf("replica %q: %w", r.config.ID, errors.Join(err, transport.Close(), r.log.close()))
+	}
+	r.layer.Store(layer)
+	r.node.Store(node)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(layer.serve)
+	group.Go(func() error { return r.watchDisk(ctx, layer) })
+	group.Go(func() error { return r.watchRemoval(ctx, node) })
+	group.Go(func() error { return r.becomeReady(ctx, fresh) })
+	<-ctx.Done()
+	if r.log.writing() > r.config.HandOverAfter {
+		stop()
+		layer.Close()
+		return fmt.Errorf("replica %q: %w", r.config.ID, ErrDisk) // stopping raft would wait for the disk
+	}
+	r.handOver(node)
+	stopped := errors.Join(node.Shutdown().Error(), transport.Close())
+	stop()
+	if err := group.Wait(); err != nil {
+		stopped = errors.Join(err, stopped)
+	}
+	if stopped = errors.Join(stopped, r.log.close()); stopped != nil {
+		return fmt.Errorf("replica %q: %w", r.config.ID, stopped)
+	}
+	return nil
+}
+
+// handOver lets another replica lead before this one stops, so that nobody waits for an election.
+func (r *Replica) handOver(node *raft.Raft) {
+	if node.State() != raft.Leader {
+		return
+	}
+	if err := node.LeadershipTransfer().Error(); err != nil {
+		r.config.Log.Info("leadership is not handed over", "err", err)
+	}
+}
+
+// start makes the raft node; fresh tells that there was no state.
+func (r *Replica) start(transport raft.Transport) (node *raft.Raft, fresh bool, err error) {
+	var snapshots raft.SnapshotStore = raft.NewInmemSnapshotStore()
+	if !r.config.InMemory {
+		if snapshots, err = raft.NewFileSnapshotStoreWithLogger(r.config.DataDir, 3, newHCLog(r.config.Log)); err != nil {
+			return nil, false, err
+		}
+	}
+	config := r.config.raft()
+	known, err := raft.HasExistingState(r.log, r.log, snapshots)
+	if err != nil {
+		return nil, false, err
+	}
+	if !known && r.config.Bootstrap {
+		initial, err := r.config.configuration()
+		if err != nil {
+			return nil, false, err
+		}
+		if err := raft.BootstrapCluster(config, r.log, r.log, snapshots, transport, initial); err != nil {
+			return nil, false, fmt.Errorf("bootstrap: %w", err)
+		}
+	}
+	cache, err := raft.NewLogCache(512, r.log)
+	if err != nil {
+		return nil, false, err
+	}
+	node, err = raft.NewRaft(config, r.fsm, cache, r.log, snapshots, transport)
+	return node, !known, err
+}
+
+// becomeReady joins if it must, and marks the store ready once it reflects everything that was committed before.
+func (r *Replica) becomeReady(ctx context.Context, fresh bool) error {
+	for fresh && r.config.Join != "" {
+		err := r.askToJoin(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		r.config.Log.Warn("joining the mesh: will try again", "peer", r.config.Join, "err", err)
+		sleep(ctx, time.Second)
+	}
+	for ctx.Err() == nil {
+		if r.Barrier(ctx) == nil {
+			r.config.Store.MarkReady()
+			r.config.Log.Info("state is complete", "revision", r.fsm.applied.Latest())
+			return nil
+		}
+		sleep(ctx, 100*time.Millisecond)
+	}
+	return nil
+}
+
+// Barrier returns once the store reflects every command that was acknowledged before the call.
+func (r *Replica) Barrier(ctx context.Context) error {
+	result, err := r.Propose(ctx, &pb.Command{})
+	if err != nil {
+		return err
+	}
+	return r.fsm.waitApplied(ctx, result.GetIndex())
+}
+
+// watchRemoval returns [ErrRemoved] when raft has shut itself down.
+func (r *Replica) watchRemoval(ctx context.Context, node *raft.Raft) error {
+	for sleep(ctx, 250*time.Millisecond) {
+		if node.State() == raft.Shutdown {
+			return ErrRemoved
+		}
+	}
+	return nil
+}
+
+// watchDisk falls silent, and in the end gives up, while a write to the log does not end.
+func (r *Replica) watchDisk(ctx context.Context, layer *streamLayer) error {
+	for sleep(ctx, 100*time.Millisecond) {
+		writing, silent := r.log.writing(), layer.isSilent()
+		switch {
+		case writing > r.config.ExitAfter:
+			return ErrDisk
+		case writing > r.config.HandOverAfter && !silent:
+			r.config.Log.Error("disk hangs: this replica falls silent so that others take over", "writing", writing)
+			layer.setSilent(true)
+		case writing == 0 && silent:
+			r.config.Log.Info("disk is back: this replica speaks again")
+			layer.setSilent(false)
+		}
+	}
+	return nil
+}
+
+// sleep returns false if ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

@@ -1,0 +1,236 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/periplus-mesh/periplus/global/pki"
+)
+
+func (p *plane) write(id string, n int) {
+	p.t.Helper()
+	result, err := p.nodes[id].Propose(context.Background(), put(gateway("a", fmt.Sprintf("g%d", n), n+1)))
+	if err != nil || len(result.GetApplied()) != 1 || !result.GetApplied()[0] {
+		p.t.Fatalf("write %d at %s: %v, %v", n, id, result, err)
+	}
+}
+
+func (p *plane) agree() {
+	p.t.Helper()
+	eventually(p.t, "equal states", func() bool {
+		states := make(map[string]bool)
+		for _, n := range p.nodes {
+			states[digest(latest(n.store))] = true
+		}
+		return len(states) == 1
+	})
+}
+
+func TestWritesReachTheLeaderFromAnywhereAndSurviveIt(t *testing.T) {
+	p := newPlane(t, "a", "b", "c")
+	for id := range p.members {
+		p.start(id, nil)
+	}
+	follower := p.follower()
+	p.write(follower, 0)
+	if latest(p.nodes[follower].store).Len() != 1 {
+		t.Error("the follower does not see its own write")
+	}
+	old := p.leader()
+	p.nodes[old].layer.Load().setSilent(true) // as if killed: it hands nothing over
+	start := time.Now()
+	p.write(follower, 1)
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("the write after the leader's loss took %v", took)
+	} else {
+		t.Logf("first write after the leader's loss: %v", took)
+	}
+	p.stop(old)
+	p.start(old, nil)
+	for _, n := range p.nodes {
+		<-n.store.Ready()
+	}
+	p.write(old, 2)
+	p.agree()
+	if n := latest(p.nodes[old].store).Len(); n != 3 {
+		t.Errorf("%d objects after the return, want 3", n)
+	}
+}
+
+func TestRestartOfAllKeepsWhatWasAcknowledged(t *testing.T) {
+	p := newPlane(t, "a", "b", "c")
+	for id := range p.members {
+		p.start(id, nil)
+	}
+	for i := range 20 {
+		p.write("a", i)
+	}
+	p.agree()
+	before := digest(latest(p.nodes["a"].store))
+	for id := range p.members {
+		p.stop(id)
+	}
+	for id := range p.members {
+		p.start(id, func(c *Config) { c.Bootstrap = false })
+	}
+	for _, n := range p.nodes {
+		<-n.store.Ready()
+		if digest(latest(n.store)) != before {
+			t.Error("ready with another state than before the restart")
+		}
+	}
+}
+
+func TestJoinBySnapshotAndLeave(t *testing.T) {
+	p := newPlane(t, "a", "b", "c")
+	for id := range p.members {
+		p.start(id, func(c *Config) { c.TrailingEntries = 5 })
+	}
+	for i := range 50 {
+		p.write("a", i)
+	}
+	for _, n := range p.nodes {
+		if err := n.node.Load().Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := pki.AddReplica(p.pki(), "d"); err != nil {
+		t.Fatal(err)
+	}
+	p.reserve("d")
+	d := p.start("d", func(c *Config) { c.Bootstrap, c.Join = false, p.members[p.follower()].Address.Mesh })
+	<-d.store.Ready()
+	if n := latest(d.store).Len(); n != 50 {
+		t.Fatalf("the new replica is ready with %d of 50 objects", n)
+	}
+	p.write("d", 50)
+	leader := p.leader()
+	if err := p.nodes["d"].Leave(t.Context(), leader); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.nodes[leader].stop(); err != nil && !errors.Is(err, ErrRemoved) {
+		t.Error(err)
+	}
+	delete(p.nodes, leader)
+	p.write(p.follower(), 51)
+	if n := len(p.nodes["d"].Members()); n != 3 && leader != "d" {
+		t.Errorf("%d members, want 3", n)
+	}
+	p.agree()
+}
+
+func TestForeignControllerIsRefused(t *testing.T) {
+	p := newPlane(t, "a")
+	p.start("a", nil)
+	p.leader()
+	foreign := newPlane(t, "x")
+	x := foreign.start("x", func(c *Config) {
+		c.Bootstrap, c.Join, c.ProposeTimeout = false, p.members["a"].Address.Mesh, time.Second
+	})
+	if err := x.askToJoin(t.Context()); err == nil {
+		t.Error("a controller of another root could join")
+	}
+	if n := len(p.nodes["a"].Members()); n != 1 {
+		t.Errorf("%d members", n)
+	}
+}
+
+func TestNoLeaderIsNotDone(t *testing.T) {
+	p := newPlane(t, "a", "b", "c")
+	n := p.start("a", nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := n.Propose(ctx, put(gateway("a", "g", 1))); !errors.Is(err, ErrNoLeader) {
+		t.Errorf("got %v", err)
+	}
+	select {
+	case <-n.store.Ready():
+		t.Error("ready without a leader")
+	default:
+	}
+}
+
+// A disk that hangs, simulated by the log's own clock.
+func TestLeaderWithHungDiskFallsSilent(t *testing.T) {
+	p := newPlane(t, "a", "b", "c")
+	for id := range p.members {
+		p.start(id, func(c *Config) { c.HandOverAfter, c.ExitAfter = 300*time.Millisecond, time.Hour })
+	}
+	for _, n := range p.nodes {
+		<-n.store.Ready()
+	}
+	old := p.leader()
+	hung := p.nodes[old]
+	hung.log.writingSince.Store(1)
+	eventually(t, "another leader", func() bool {
+		for id, n := range p.nodes {
+			if id != old && n.Leader() != old && n.Leader() != "" {
+				return true
+			}
+		}
+		return false
+	})
+	hung.log.writingSince.Store(0)
+	p.write(old, 0)
+	p.agree()
+}
+
+func TestHungDiskEndsTheProcessInTheEnd(t *testing.T) {
+	p := newPlane(t, "a")
+	n := p.start("a", func(c *Config) { c.HandOverAfter, c.ExitAfter = 50*time.Millisecond, 200*time.Millisecond })
+	<-n.store.Ready()
+	n.log.writingSince.Store(1)
+	delete(p.nodes, "a")
+	if err := <-n.ended; !errors.Is(err, ErrDisk) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestDamagedLogIsRefused(t *testing.T) {
+	p := newPlane(t, "a")
+	p.start("a", nil)
+	for i := range 200 {
+		p.write("a", i)
+	}
+	p.stop("a")
+	file := filepath.Join(p.dir, "data", "a", "raft.db")
+	unused := 0
+	whole, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, at := range positions(whole, []byte("10.0.0.1")) {
+		spoiled := bytes.Clone(whole)
+		spoiled[at+i%8] ^= 0x55
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "raft.db"), spoiled, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if log, err := openLog(dir); err == nil {
+			log.close()
+			t.Logf("position %d is not in use", at)
+			unused++
+		} else if !errors.Is(err, ErrCorrupt) {
+			t.Errorf("position %d: %v", at, err)
+		}
+	}
+	if unused > 100 {
+		t.Errorf("%d damaged entries were not noticed", unused)
+	}
+}
+
+func positions(data, pattern []byte) (out []int) {
+	for from := 0; ; {
+		i := bytes.Index(data[from:], pattern)
+		if i < 0 {
+			return out
+		}
+		out, from = append(out, from+i), from+i+1
+	}
+}

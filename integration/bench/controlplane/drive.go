@@ -1,0 +1,286 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/trust"
+)
+
+// replica is a server process on a core of its own.
+type replica struct {
+	process *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Reader
+	address string
+}
+
+func start(o options) (*replica, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	args := append(os.Args[1:len(os.Args):len(os.Args)], "-serve", "127.0.0.1:0", "-profile", o.profile)
+	r := &replica{process: exec.Command(self, args...)}
+	if taskset, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() > 1 {
+		r.process = exec.Command(taskset, append([]string{"-c", "0", self}, args...)...)
+	}
+	r.process.Env = append(os.Environ(), "GOMAXPROCS=1")
+	r.process.Stderr = os.Stderr
+	if r.in, err = r.process.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := r.process.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	r.out = bufio.NewReaderSize(out, 1<<20)
+	if err := r.process.Start(); err != nil {
+		return nil, err
+	}
+	r.address, err = r.read()
+	return r, err
+}
+
+func (r *replica) read() (string, error) {
+	line, err := r.out.ReadString('\n')
+	return strings.TrimSpace(line), err
+}
+
+func (r *replica) ask(command string) (string, error) {
+	if _, err := fmt.Fprintln(r.in, command); err != nil {
+		return "", err
+	}
+	return r.read()
+}
+
+func (r *replica) usage() (cpu time.Duration, rssMiB float64, err error) {
+	answer, err := r.ask("usage")
+	if err != nil {
+		return 0, 0, err
+	}
+	var seconds, kib float64
+	_, err = fmt.Sscan(answer, &seconds, &kib)
+	return time.Duration(seconds * float64(time.Second)), kib / 1024, err
+}
+
+// idle waits until the server has nothing to do any more.
+func (r *replica) idle(pause time.Duration) (cpu time.Duration, rssMiB float64, err error) {
+	for last := -time.Hour; ; last = cpu {
+		if cpu, rssMiB, err = r.usage(); err != nil || cpu-last < pause/50 {
+			return cpu, rssMiB, err
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (r *replica) stop() {
+	_ = r.in.Close()
+	_ = r.process.Wait()
+}
+
+// fleet is all proxies of one run.
+type fleet struct {
+	proxies  []*proxy
+	receipts chan receipt
+	stop     context.CancelFunc
+	done     sync.WaitGroup
+	failed   chan error
+}
+
+func newFleet(o options) *fleet {
+	f := &fleet{receipts: make(chan receipt, o.proxies*o.changes+o.proxies), failed: make(chan error, o.proxies)}
+	shared := &names{index: make(map[string]int)}
+	for i := range o.proxies {
+		f.proxies = append(f.proxies, &proxy{
+			number: i, services: o.services, receipts: f.receipts,
+			names: shared, have: make(map[string][]xds.Version), count: make(map[string]int),
+		})
+	}
+	return f
+}
+
+func (f *fleet) connect(address string, dial []grpc.DialOption) {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.stop = cancel
+	for _, p := range f.proxies {
+		p.accepted, p.warm = make(chan struct{}), make(chan struct{})
+		f.done.Go(func() {
+			if err := p.run(ctx, address, slices.Clone(dial)); err != nil {
+				f.failed <- err
+			}
+		})
+	}
+}
+
+func (f *fleet) disconnect() {
+	f.stop()
+	f.done.Wait()
+}
+
+func (f *fleet) warm(limit time.Duration) error {
+	timeout := time.After(limit)
+	for _, p := range f.proxies {
+		select {
+		case <-p.warm:
+		case err := <-f.failed:
+			return err
+		case <-timeout:
+			return fmt.Errorf("proxy %d is not warm after %v", p.number, limit)
+		}
+	}
+	return nil
+}
+
+func (f *fleet) total(of func(*proxy) int) int {
+	n := 0
+	for _, p := range f.proxies {
+		n += of(p)
+	}
+	return n
+}
+
+// drive is the load client.
+func drive(o options) error {
+	runtime.GOMAXPROCS(1)
+	if taskset, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() > 1 {
+		if err := exec.Command(taskset, "-a", "-p", "-c", "1", strconv.Itoa(os.Getpid())).Run(); err != nil {
+			return err
+		}
+	}
+	server, err := start(o)
+	if err != nil {
+		return err
+	}
+	defer server.stop()
+	dial := ads.DialTLS(nil, nil, nil)
+	if o.tls {
+		source, err := identities()
+		if err != nil {
+			return err
+		}
+		dial = ads.DialTLS(source, trust.AuthorizeAny, nil)
+	}
+	fmt.Printf("%d proxies, %d services x %d endpoints, tls %v, %s, %d cores\n",
+		o.proxies, o.services, o.endpoints, o.tls, runtime.Version(), runtime.NumCPU())
+	f := newFleet(o)
+	begin := time.Now()
+	f.connect(server.address, dial)
+	defer func() { f.disconnect() }()
+	if err := f.warm(5 * time.Minute); err != nil {
+		return err
+	}
+	fmt.Printf("all proxies warm      %.2f s\n", time.Since(begin).Seconds())
+	time.Sleep(o.settle)
+	if !o.profileAll {
+		if _, err := server.ask("profiled"); err != nil {
+			return err
+		}
+	}
+	cpu, rss, err := server.usage()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("warm                  rss %.0f MiB, cpu %.2f s\n", rss, cpu.Seconds())
+	if err := changes(o, server, f, "lone change", 0, 1); err != nil {
+		return err
+	}
+	if err := changes(o, server, f, "changes", 1, o.changes); err != nil {
+		return err
+	}
+	_, rss, err = server.usage()
+	if err != nil {
+		return err
+	}
+	if _, err := server.ask("profiled"); err != nil {
+		return err
+	}
+	o.profile = ""
+	fmt.Printf("after                 rss %.0f MiB, sent again %d\n", rss, f.total(func(p *proxy) int { return p.resent }))
+	return move(o, f, dial)
+}
+
+// changes has the server make changes and matches the receipts.
+func changes(o options, server *replica, f *fleet, title string, first, count int) error {
+	before, _, err := server.usage()
+	if err != nil {
+		return err
+	}
+	answer, err := server.ask(fmt.Sprintf("change %d %d", first, count))
+	if err != nil {
+		return err
+	}
+	after, _, err := server.idle(o.settle)
+	if err != nil {
+		return err
+	}
+	made := make(map[int]time.Time)
+	for i, text := range strings.Fields(answer) {
+		nanos, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return err
+		}
+		made[first+i] = time.Unix(0, nanos)
+	}
+	var delays []time.Duration
+	seen := make(map[[2]int]bool)
+	for len(f.receipts) > 0 {
+		r := <-f.receipts
+		if at, ok := made[r.change]; ok && !seen[[2]int{r.proxy, r.change}] {
+			seen[[2]int{r.proxy, r.change}] = true
+			delays = append(delays, r.at.Sub(at))
+		}
+	}
+	slices.Sort(delays)
+	if len(delays) == 0 {
+		return fmt.Errorf("%s: no receipts", title)
+	}
+	at := func(share float64) float64 { return delays[int(share*float64(len(delays)-1))].Seconds() * 1000 }
+	fmt.Printf("%-21s p50 %.1f ms, p99 %.1f ms, last %.1f ms, lost %d of %d, server cpu %.2f s\n",
+		title, at(.5), at(.99), at(1), count*o.proxies-len(delays), count*o.proxies, (after - before).Seconds())
+	return nil
+}
+
+// move takes all proxies to another replica that has the same state.
+func move(o options, f *fleet, dial []grpc.DialOption) error {
+	other, err := start(o)
+	if err != nil {
+		return err
+	}
+	defer other.stop()
+	if _, err := other.ask(fmt.Sprintf("replay 0 %d", o.changes+1)); err != nil { // the same state
+		return err
+	}
+	f.disconnect()
+	before := f.total(func(p *proxy) int { return p.received })
+	f.connect(other.address, dial)
+	for _, p := range f.proxies {
+		select {
+		case <-p.accepted:
+		case err := <-f.failed:
+			return err
+		}
+	}
+	cpu, rss, err := other.idle(o.settle)
+	if err != nil {
+		return err
+	}
+	f.disconnect()
+	fmt.Printf("moved to a replica    sent again %d, cpu %.2f s, rss %.0f MiB\n",
+		f.total(func(p *proxy) int { return p.received })-before, cpu.Seconds(), rss)
+	return nil
+}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/trust"
+)
+
+const (
+	clusterID = "east"
+	network   = "east-1"
+	region    = "east"
+)
+
+// serve is the server process. Commands come line by line on stdin, each is answered by one line.
+func serve(o options) error {
+	store := new(mesh.Store)
+	store.Update(shop(o))
+	store.MarkReady()
+	listener, err := net.Listen("tcp", o.serve)
+	if err != nil {
+		return err
+	}
+	grpcOptions := ads.ServerOptions()
+	if o.tls {
+		source, err := identities()
+		if err != nil {
+			return err
+		}
+		grpcOptions = append(grpcOptions, grpc.Creds(credentials.NewTLS(trust.ServerConfig(source, trust.AuthorizeAny))))
+	}
+	server := ads.NewServer(ads.ServerConfig[*mesh.Snapshot]{
+		State: store, Authorize: authorize, Metrics: prometheus.NewRegistry(),
+	})
+	grpcServer := grpc.NewServer(grpcOptions...)
+	server.Register(grpcServer)
+	go func() { _ = grpcServer.Serve(listener) }()
+	if o.profile != "" {
+		file, err := os.Create(o.profile)
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		if err := pprof.StartCPUProfile(file); err != nil {
+			return err
+		}
+	}
+	fmt.Println(listener.Addr())
+	commands := bufio.NewScanner(os.Stdin)
+	for commands.Scan() {
+		answer, err := command(store, o, strings.Fields(commands.Text()))
+		if err != nil {
+			return err
+		}
+		fmt.Println(answer)
+	}
+	grpcServer.Stop()
+	return nil
+}
+
+func authorize(_ context.Context, _ ads.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
+	view, err := translate.ViewOf(translate.Sidecar, clusterID, "shop", node)
+	if err != nil {
+		return nil, err
+	}
+	return view.Catalog(), nil
+}
+
+func command(store *mesh.Store, o options, words []string) (string, error) {
+	switch words[0] {
+	case "profiled":
+		pprof.StopCPUProfile()
+		return "ok", nil
+	case "usage":
+		return usage()
+	case "change", "replay":
+		if words[0] == "replay" {
+			o.rate = 1_000_000
+		}
+		first, err := strconv.Atoi(words[1])
+		if err != nil {
+			return "", err
+		}
+		count, err := strconv.Atoi(words[2])
+		if err != nil {
+			return "", err
+		}
+		return change(store, o, first, count)
+	}
+	return "", fmt.Errorf("unknown command %q", words)
+}
+
+// usage answers CPU seconds and resident KiB.
+func usage() (string, error) {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return "", err
+	}
+	cpu := time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return "", err
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	return fmt.Sprintf("%f %s", cpu.Seconds(), strings.Fields(rest)[0]), nil
+}
+
+// change makes count changes at the rate and answers when each was committed, in Unix nanoseconds.
+func change(store *mesh.Store, o options, first, count int) (string, error) {
+	var times strings.Builder
+	ticker := time.NewTicker(time.Second / time.Duration(o.rate))
+	defer ticker.Stop()
+	for i := first; i < first+count; i++ {
+		slice := sliceOf(o, i%o.services)
+		slice.Endpoints[0].Address = netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
+		fmt.Fprintf(&times, "%d ", time.Now().UnixNano())
+		store.Update(mesh.Delta{Upserts: []mesh.Object{slice}})
+		<-ticker.C
+	}
+	return times.String(), nil
+}
+
+// shop is the whole state.
+func shop(o options) mesh.Delta {
+	domain := trustDomain()
+	delta := mesh.Delta{Upserts: []mesh.Object{&mesh.Cluster{
+		ID: clusterID, Region: region, TrustDomain: domain, State: mesh.ClusterActive,
+		Networks: []mesh.NetworkRange{{Name: network}},
+	}}}
+	for i := range o.services {
+		delta.Upserts = append(delta.Upserts, &mesh.Service{
+			Name: serviceName(i), Cluster: clusterID, Exported: true,
+			Ports: []mesh.ServicePort{{Name: "http", Port: 80, Protocol: mesh.HTTP}},
+		}, sliceOf(o, i))
+	}
+	return delta
+}
+
+func serviceName(i int) mesh.ServiceName {
+	return mesh.ServiceName{Namespace: "shop", Name: fmt.Sprintf("service-%04d", i)}
+}
+
+func sliceOf(o options, service int) *mesh.EndpointSlice {
+	slice := &mesh.EndpointSlice{Service: serviceName(service), Cluster: clusterID, Slice: "s"}
+	identity := workloadID()
+	for i := range o.endpoints {
+		slice.Endpoints = append(slice.Endpoints, mesh.Endpoint{
+			Name: fmt.Sprintf("e%d", i), Address: netip.AddrFrom4([4]byte{10, byte(service >> 8), byte(service), byte(i + 1)}),
+			Ports: map[string]uint16{"http": 8080}, Network: network,
+			Locality: mesh.Locality{Region: region, Zone: fmt.Sprintf("z%d", i%2)}, Health: mesh.Healthy, Weight: 100,
+			Identity: identity,
+		})
+	}
+	return slice
+}

@@ -1,0 +1,12 @@
+// Command gateway measures what passing TLS through by server name costs: CPU seconds per GiB and CPU microseconds
+// per connection, of the east-west gateway, HAProxy and, where its stream module is installed, nginx, side by side
+// in one run.
+//
+//	go run ./integration/bench/gateway            # all, 3 rounds
+//	go run ./integration/bench/gateway -rounds 1 -seconds 2
+//
+// Every proxy has one core (taskset) and one thread, the load has another. CPU time is utime + stime of
+// /proc/PID/stat. A client sends a real ClientHello; after it, bytes are just bytes, so that no time goes into
+// encryption at the ends. The peers take turns in each round; figures are medians. "go splice" is the anchor: the
+// least that a Go program can do, io.Copy between two sockets without looking at the hello.
+package main

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+)
+
+// peer is a proxy to compare with. start returns why it is left out, if it is not installed.
+type peer struct {
+	name, file string
+	start      func(ctx context.Context, file, listen, upstream string) (*process, string, error)
+}
+
+// peers: the gateway is first.
+var peers = []peer{
+	{"periplus eastwest", "", self("gateway")},
+	{"go splice (anchor)", "", self("anchor")},
+	{"haproxy", "haproxy.cfg", haproxy("")},
+	{"haproxy splice-auto", "haproxy-splice.cfg", haproxy("option splice-auto")},
+	{"nginx stream", "nginx.conf", nginx},
+}
+
+func self(role string) func(context.Context, string, string, string) (*process, string, error) {
+	return func(ctx context.Context, _, listen, upstream string) (*process, string, error) {
+		p, err := startSelf(ctx, role, proxyCPU, listen, upstream)
+		return p, "", err
+	}
+}
+
+const haproxyConfig = `global
+  nbthread 1
+  maxconn 4000
+defaults
+  mode tcp
+  timeout connect 5s
+  timeout client 1h
+  timeout server 1h
+  %s
+frontend eastwest
+  bind %s
+  tcp-request inspect-delay 10s
+  tcp-request content accept if { req_ssl_hello_type 1 }
+  use_backend catalog if { req_ssl_sni -i %s }
+backend catalog
+  server one %s
+`
+
+func haproxy(option string) func(context.Context, string, string, string) (*process, string, error) {
+	return func(ctx context.Context, file, listen, upstream string) (*process, string, error) {
+		path, err := exec.LookPath("haproxy")
+		if err != nil {
+			return nil, "it is not installed", nil
+		}
+		config := fmt.Sprintf(haproxyConfig, option, listen, serverName, upstream)
+		if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+			return nil, "", err
+		}
+		p, err := startPinned(ctx, proxyCPU, listen, path, "-db", "-q", "-f", file)
+		return p, "", err
+	}
+}
+
+const nginxModule = "/usr/lib/nginx/modules/ngx_stream_module.so"
+
+const nginxConfig = `load_module %s;
+daemon off;
+master_process off;
+pid %s.pid;
+error_log stderr crit;
+events { worker_connections 4000; }
+stream {
+  access_log off;
+  map $ssl_preread_server_name $service { %s %s; }
+  server { listen %s; ssl_preread on; proxy_pass $service; }
+}
+`
+
+func nginx(ctx context.Context, file, listen, upstream string) (*process, string, error) {
+	path, err := exec.LookPath("nginx")
+	if err != nil {
+		return nil, "it is not installed", nil
+	}
+	if _, err := os.Stat(nginxModule); err != nil {
+		return nil, "its stream module is not installed", nil
+	}
+	config := fmt.Sprintf(nginxConfig, nginxModule, file, serverName, upstream, listen)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, "", err
+	}
+	p, err := startPinned(ctx, proxyCPU, listen, path, "-c", file, "-e", "stderr")
+	return p, "", err
+}
+
+// runAnchor copies without a look.
+func runAnchor(ctx context.Context, listen, upstream string) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
+	for {
+		client, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		go func() {
+			defer client.Close()
+			server, err := net.Dial("tcp", upstream)
+			if err != nil {
+				return
+			}
+			defer server.Close()
+			go func() {
+				_, _ = io.Copy(server, client)
+				_ = server.(*net.TCPConn).CloseWrite()
+			}()
+			_, _ = io.Copy(client, server)
+		}()
+	}
+}

@@ -1,0 +1,94 @@
+package ads
+
+import (
+	"slices"
+	"testing"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"pgregory.net/rapid"
+
+	"github.com/periplus-mesh/periplus/internal/xds"
+)
+
+// TestCodec: what is framed by hand is what protobuf reads back.
+func TestCodec(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		r := xds.Response{Type: xds.Endpoints, Nonce: rapid.StringN(0, 9, -1).Draw(t, "nonce"), Version: "v"}
+		wantDelta := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: string(r.Type), Nonce: r.Nonce}
+		wantState := &discoveryv3.DiscoveryResponse{TypeUrl: string(r.Type), Nonce: r.Nonce, VersionInfo: "v"}
+		for range rapid.IntRange(0, 5).Draw(t, "resources") {
+			name := rapid.StringN(0, 20, -1).Draw(t, "name")
+			body := rapid.SliceOfN(rapid.Byte(), 0, 400).Draw(t, "body")
+			resource := xds.NewRawResource(r.Type, name, body)
+			r.Resources = append(r.Resources, resource)
+			any := &anypb.Any{TypeUrl: string(r.Type), Value: body}
+			wantState.Resources = append(wantState.Resources, any)
+			wantDelta.Resources = append(wantDelta.Resources, &discoveryv3.Resource{
+				Name: name, Version: resource.Version.String(), Resource: any,
+			})
+		}
+		r.Removed = rapid.SliceOf(rapid.StringN(0, 20, -1)).Draw(t, "removed")
+		wantDelta.RemovedResources = r.Removed
+		check(t, &deltaResponse{r}, new(discoveryv3.DeltaDiscoveryResponse), wantDelta)
+		check(t, &stateResponse{r}, new(discoveryv3.DiscoveryResponse), wantState)
+		check(t, wantDelta, new(discoveryv3.DeltaDiscoveryResponse), wantDelta) // the fallback
+	})
+}
+
+func check(t *rapid.T, message any, got, want proto.Message) {
+	data, err := Codec().Marshal(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := proto.Unmarshal(data.Materialize(), got); err != nil {
+		t.Fatal(err)
+	}
+	if !proto.Equal(got, want) {
+		t.Fatalf("got %v, want %v", got, want)
+	}
+}
+
+// BenchmarkFrame frames one changed resource, the common push.
+func BenchmarkFrame(b *testing.B) {
+	r := xds.Response{Type: xds.Endpoints, Nonce: "12345", Resources: []xds.Resource{
+		xds.NewRawResource(xds.Endpoints, "outbound|80||catalog.shop.svc.cluster.local", make([]byte, 1500)),
+	}}
+	b.ReportAllocs()
+	for b.Loop() {
+		frameDelta(r).Free()
+	}
+}
+
+func FuzzCache(f *testing.F) {
+	f.Add(encodeCache("n", []kept{{xds.Cluster, "a", "v", []byte("body")}}))
+	f.Add(encodeCache("n", nil))
+	f.Add([]byte(cacheMagic))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		resources, err := decodeCache(data, "n")
+		if err == nil && !slices.Equal(data, encodeCache("n", resources)) && len(data) < 100 {
+			again, err := decodeCache(encodeCache("n", resources), "n")
+			if err != nil || len(again) != len(resources) {
+				t.Fatalf("read %v, then %v, %v", resources, again, err)
+			}
+		}
+	})
+}
+
+// FuzzCacheBody is FuzzCache behind the checksum.
+func FuzzCacheBody(f *testing.F) {
+	whole := encodeCache("n", []kept{{xds.Cluster, "a", "v", []byte("body")}})
+	f.Add(whole[len(cacheMagic) : len(whole)-32])
+	f.Add([]byte{1, 'n', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		resources, err := decodeCache(seal(append([]byte(cacheMagic), body...)), "n")
+		if err != nil {
+			return
+		}
+		again, err := decodeCache(encodeCache("n", resources), "n")
+		if err != nil || len(again) != len(resources) {
+			t.Fatalf("read %v, then %v, %v", resources, again, err)
+		}
+	})
+}

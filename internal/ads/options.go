@@ -1,0 +1,62 @@
+package ads
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/periplus-mesh/periplus/trust"
+)
+
+// Limits and buffers of a connection.
+const (
+	// MaxReceiveBytes is the largest message that either side takes.
+	MaxReceiveBytes = 4 << 20
+	// readBuffer is small because a server has thousands of connections that say little.
+	readBuffer = 4 << 10
+	// window is what a peer may send before it is read.
+	window = 64 << 10
+)
+
+// ServerOptions are the gRPC options that a server of this package needs: codec, keepalive, limits and buffers.
+// Credentials are the caller's.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(Codec()),
+		grpc.MaxRecvMsgSize(MaxReceiveBytes),
+		grpc.ReadBufferSize(readBuffer),
+		grpc.SharedWriteBuffer(true),
+		grpc.InitialWindowSize(window),
+		grpc.InitialConnWindowSize(window),
+		grpc.ConnectionTimeout(time.Minute),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+	}
+}
+
+// DialTLS returns the options to dial a control plane whose SPIFFE ID authorize accepts. source nil: plaintext.
+// dial nil: TCP.
+func DialTLS(source trust.Source, authorize trust.Authorizer, dial DialFunc) []grpc.DialOption {
+	transport := insecure.NewCredentials()
+	if source != nil {
+		transport = credentials.NewTLS(trust.ClientConfig(source, authorize))
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(transport),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxReceiveBytes)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: 10 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
+		}),
+	}
+	if dial != nil {
+		options = append(options, grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			return dial(ctx, address)
+		}))
+	}
+	return options
+}

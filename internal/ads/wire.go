@@ -1,0 +1,53 @@
+package ads
+
+import (
+	"strings"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
+
+	"github.com/periplus-mesh/periplus/internal/xds"
+)
+
+// maxDetail bounds the reason of a rejection that is kept and logged.
+const maxDetail = 1 << 10
+
+func requestOfDelta(m *discoveryv3.DeltaDiscoveryRequest) xds.Request {
+	return xds.Request{
+		Type:            xds.Type(m.GetTypeUrl()),
+		Nonce:           m.GetResponseNonce(),
+		Rejected:        m.GetErrorDetail() != nil,
+		Detail:          clip(m.GetErrorDetail().GetMessage()),
+		Subscribe:       m.GetResourceNamesSubscribe(),
+		Unsubscribe:     m.GetResourceNamesUnsubscribe(),
+		InitialVersions: m.GetInitialResourceVersions(),
+	}
+}
+
+func requestOfState(m *discoveryv3.DiscoveryRequest) xds.Request {
+	return xds.Request{
+		Type:     xds.Type(m.GetTypeUrl()),
+		Nonce:    m.GetResponseNonce(),
+		Rejected: m.GetErrorDetail() != nil,
+		Detail:   clip(m.GetErrorDetail().GetMessage()),
+		Names:    m.GetResourceNames(),
+	}
+}
+
+func deltaOfRequest(r xds.Request) *discoveryv3.DeltaDiscoveryRequest {
+	m := &discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                  string(r.Type),
+		ResponseNonce:            r.Nonce,
+		ResourceNamesSubscribe:   r.Subscribe,
+		ResourceNamesUnsubscribe: r.Unsubscribe,
+		InitialResourceVersions:  r.InitialVersions,
+	}
+	if r.Rejected {
+		m.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: clip(r.Detail)}
+	}
+	return m
+}
+
+// clip bounds a text and keeps it valid UTF-8, which protobuf demands.
+func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxDetail)], "") }

@@ -1,0 +1,163 @@
+package splice
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// pipeSize is how much one call may move, in bytes: the most that an unprivileged process may ask for.
+const pipeSize = 1 << 20
+
+// Pipes keeps pipes for use by the pairs whose bytes are moving right now.
+type Pipes struct {
+	mu   sync.Mutex
+	idle []pipe
+	keep int
+	shut bool
+}
+
+type pipe struct{ r, w int }
+
+// NewPipes keeps at most keep idle pipes.
+func NewPipes(keep int) *Pipes { return &Pipes{keep: keep} }
+
+// Close closes the idle pipes. Those in use are closed when they come back.
+func (p *Pipes) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = true
+	for _, pipe := range p.idle {
+		pipe.close()
+	}
+	p.idle = nil
+}
+
+func (p *Pipes) get() (pipe, error) {
+	p.mu.Lock()
+	if n := len(p.idle); n > 0 {
+		last := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		return last, nil
+	}
+	p.mu.Unlock()
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		return pipe{}, os.NewSyscallError("pipe2", err)
+	}
+	// A refusal (pipe-user-pages-soft) leaves the default size, which works too.
+	_, _ = unix.FcntlInt(uintptr(fds[0]), unix.F_SETPIPE_SZ, pipeSize)
+	return pipe{fds[0], fds[1]}, nil
+}
+
+// put takes an empty pipe back.
+func (p *Pipes) put(used pipe) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shut || len(p.idle) >= p.keep {
+		used.close()
+		return
+	}
+	p.idle = append(p.idle, used)
+}
+
+func (p pipe) close() {
+	_ = unix.Close(p.r)
+	_ = unix.Close(p.w)
+}
+
+// splicer moves one direction's bytes. Its two methods are the callbacks of package net's readiness loop: false
+// means wait and call again.
+type splicer struct {
+	pipes *Pipes
+	pipe  pipe
+	held  bool
+	n     int // bytes in the pipe
+	err   error
+}
+
+func (p *pair) splice(dst, src *net.TCPConn, pipes *Pipes, counter *atomic.Int64) error {
+	from, err := src.SyscallConn()
+	if err != nil {
+		return err
+	}
+	to, err := dst.SyscallConn()
+	if err != nil {
+		return err
+	}
+	s := splicer{pipes: pipes}
+	defer s.release()
+	fill, drain := s.fill, s.drain
+	for {
+		if err := from.Read(fill); err != nil {
+			return err
+		}
+		if s.err != nil || s.n == 0 { // an error, or the end
+			return s.err
+		}
+		moved := s.n
+		for s.n > 0 && s.err == nil {
+			if err := to.Write(drain); err != nil {
+				return err
+			}
+		}
+		if s.err != nil {
+			return s.err
+		}
+		p.moved(int64(moved), counter)
+	}
+}
+
+const flags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
+
+// fill takes what the socket has. While there is nothing, the pipe serves others.
+func (s *splicer) fill(fd uintptr) bool {
+	if !s.held {
+		if s.pipe, s.err = s.pipes.get(); s.err != nil {
+			return true
+		}
+		s.held = true
+	}
+	n, err := move(int(fd), s.pipe.w, pipeSize)
+	if err == unix.EAGAIN {
+		s.release()
+		return false
+	}
+	s.n, s.err = n, os.NewSyscallError("splice", err)
+	return true
+}
+
+func (s *splicer) drain(fd uintptr) bool {
+	n, err := move(s.pipe.r, int(fd), s.n)
+	if err == unix.EAGAIN {
+		return false
+	}
+	s.n -= n
+	s.err = os.NewSyscallError("splice", err)
+	return true
+}
+
+func move(from, to, n int) (int, error) {
+	for {
+		moved, err := unix.Splice(from, nil, to, nil, n, flags)
+		if err != unix.EINTR {
+			return int(moved), err
+		}
+	}
+}
+
+// release returns the pipe; one that still holds bytes of a failed write must not be used again.
+func (s *splicer) release() {
+	switch {
+	case !s.held:
+	case s.n > 0:
+		s.pipe.close()
+	default:
+		s.pipes.put(s.pipe)
+	}
+	s.held = false
+}

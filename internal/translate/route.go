@@ -1,0 +1,279 @@
+package translate
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/periplus-mesh/periplus/internal/mesh"
+)
+
+// The default retry policy, Istio's.
+const (
+	defaultRetryOn       = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
+	defaultRetries       = 2
+	hostAttempts         = 5
+	previousHostsFilter  = "envoy.retry_host_predicates.previous_hosts"
+	retriableStatusCodes = "retriable-status-codes"
+)
+
+// route is one HTTP route of a service's port, under one of its matches; nil matches everything.
+func (v View) route(s *mesh.Snapshot, http *mesh.HTTPRoute, match *mesh.HTTPMatch, r Request) *routev3.Route {
+	action := &routev3.RouteAction{
+		Timeout:     durationpb.New(http.Timeout), // 0: none, where Envoy's default would be 15 s
+		RetryPolicy: retryPolicy(http.Retries),
+		HashPolicy:  v.hashPolicy(s, http, r),
+	}
+	v.setDestinations(s, action, http, r)
+	setRewrite(action, http, match)
+	add, remove := headerChanges(http.RequestHeaders)
+	addBack, removeBack := headerChanges(http.ResponseHeaders)
+	return &routev3.Route{
+		Name: http.Name, Match: routeMatch(match), Action: &routev3.Route_Route{Route: action},
+		RequestHeadersToAdd: add, RequestHeadersToRemove: remove,
+		ResponseHeadersToAdd: addBack, ResponseHeadersToRemove: removeBack,
+	}
+}
+
+// request is what a destination means for a request that came for r.
+func (v View) request(s *mesh.Snapshot, d *mesh.Destination, r Request) Request {
+	port := d.Port
+	if port == 0 {
+		port = r.Port
+		if ports := v.ports(s, d.Host); len(ports) == 1 {
+			port = ports[0].Port // Istio: a service with one port needs no number
+		}
+	}
+	return Request{Service: d.Host, Port: port, Subset: d.Subset}
+}
+
+func (v View) setDestinations(s *mesh.Snapshot, action *routev3.RouteAction, http *mesh.HTTPRoute, r Request) {
+	plain := func(d *mesh.Destination) bool {
+		for _, h := range []mesh.HeaderChanges{d.RequestHeaders, d.ResponseHeaders} {
+			if len(h.Set)+len(h.Add)+len(h.Remove) > 0 {
+				return false
+			}
+		}
+		return true
+	}
+	if len(http.Destinations) == 1 && plain(&http.Destinations[0]) {
+		name := v.request(s, &http.Destinations[0], r).outboundName()
+		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: name}
+		return
+	}
+	weighted := &routev3.WeightedCluster{}
+	for i := range http.Destinations {
+		weighted.Clusters = append(weighted.Clusters, v.weighted(s, http, i, r))
+	}
+	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
+}
+
+func (v View) weighted(s *mesh.Snapshot, http *mesh.HTTPRoute, i int, r Request) *routev3.WeightedCluster_ClusterWeight {
+	d := &http.Destinations[i]
+	weight := d.Weight
+	if len(http.Destinations) == 1 && weight == 0 {
+		weight = 100
+	}
+	add, remove := headerChanges(d.RequestHeaders)
+	addBack, removeBack := headerChanges(d.ResponseHeaders)
+	return &routev3.WeightedCluster_ClusterWeight{
+		Name: v.request(s, d, r).outboundName(), Weight: wrapperspb.UInt32(weight),
+		RequestHeadersToAdd: add, RequestHeadersToRemove: remove,
+		ResponseHeadersToAdd: addBack, ResponseHeadersToRemove: removeBack,
+	}
+}
+
+// hashPolicy is that of the first destination with a consistent hash load balancer.
+func (v View) hashPolicy(s *mesh.Snapshot, http *mesh.HTTPRoute, r Request) []*routev3.RouteAction_HashPolicy {
+	for i := range http.Destinations {
+		balancer := v.traffic(s, v.request(s, &http.Destinations[i], r)).LoadBalancer
+		if balancer != nil && balancer.HashOn != nil {
+			return []*routev3.RouteAction_HashPolicy{hashKey(balancer.HashOn)}
+		}
+	}
+	return nil
+}
+
+func hashKey(k *mesh.HashKey) *routev3.RouteAction_HashPolicy {
+	switch {
+	case k.Header != "":
+		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Header_{
+			Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: k.Header}}}
+	case k.Cookie != "":
+		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_Cookie_{
+			Cookie: &routev3.RouteAction_HashPolicy_Cookie{Name: k.Cookie}}}
+	case k.Query != "":
+		return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_QueryParameter_{
+			QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: k.Query}}}
+	}
+	return &routev3.RouteAction_HashPolicy{PolicySpecifier: &routev3.RouteAction_HashPolicy_ConnectionProperties_{
+		ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}}
+}
+
+// retryPolicy is the default for nil, and none for 0 attempts. Numbers in On are status codes.
+func retryPolicy(r *mesh.Retries) *routev3.RetryPolicy {
+	out := &routev3.RetryPolicy{
+		NumRetries: wrapperspb.UInt32(defaultRetries),
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
+			Name:       previousHostsFilter,
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previousv3.PreviousHostsPredicate{})},
+		}},
+		HostSelectionRetryMaxAttempts: hostAttempts,
+	}
+	on := ""
+	if r != nil {
+		if r.Attempts == 0 {
+			return nil
+		}
+		out.NumRetries = wrapperspb.UInt32(r.Attempts)
+		out.PerTryTimeout = positiveDuration(r.PerTryTimeout)
+		on = r.On
+	}
+	if on == "" {
+		out.RetryOn, out.RetriableStatusCodes = defaultRetryOn, []uint32{503}
+		return out
+	}
+	out.RetryOn, out.RetriableStatusCodes = splitRetryOn(on)
+	return out
+}
+
+func splitRetryOn(on string) (string, []uint32) {
+	var words []string
+	var codes []uint32
+	for _, word := range strings.Split(on, ",") {
+		word = strings.TrimSpace(word)
+		if code, err := strconv.ParseUint(word, 10, 16); err == nil {
+			codes = append(codes, uint32(code))
+		} else if word != "" {
+			words = append(words, word)
+		}
+	}
+	if len(codes) > 0 && !slices.Contains(words, retriableStatusCodes) {
+		words = append(words, retriableStatusCodes)
+	}
+	return strings.Join(words, ","), codes
+}
+
+func setRewrite(action *routev3.RouteAction, http *mesh.HTTPRoute, match *mesh.HTTPMatch) {
+	if http.RewriteHost != "" {
+		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: http.RewriteHost}
+	}
+	if http.RewriteURI == "" {
+		return
+	}
+	if match != nil && match.Path != nil && match.Path.Regex != nil {
+		action.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{
+			Pattern: &matcherv3.RegexMatcher{Regex: ".+"}, Substitution: strings.ReplaceAll(http.RewriteURI, `\`, `\\`),
+		}
+		return
+	}
+	action.PrefixRewrite = http.RewriteURI
+}
+
+func headerChanges(h mesh.HeaderChanges) (add []*corev3.HeaderValueOption, remove []string) {
+	for _, name := range sortedKeys(h.Set) {
+		add = append(add, headerValue(name, h.Set[name], corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
+	}
+	for _, name := range sortedKeys(h.Add) {
+		add = append(add, headerValue(name, h.Add[name], corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
+	}
+	return add, h.Remove
+}
+
+func headerValue(name, value string, a corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: a}
+}
+
+func anyPath() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
+func routeMatch(m *mesh.HTTPMatch) *routev3.RouteMatch {
+	out := anyPath()
+	if m == nil {
+		return out
+	}
+	setPath(out, m)
+	header := func(name string, match *mesh.StringMatch, not bool) {
+		out.Headers = append(out.Headers, headerMatcher(name, match, not))
+	}
+	if m.Method != nil {
+		header(":method", m.Method, false)
+	}
+	if m.Authority != nil {
+		header(":authority", m.Authority, false)
+	}
+	for _, name := range sortedKeys(m.Headers) {
+		header(name, m.Headers[name], false)
+	}
+	for _, name := range sortedKeys(m.WithoutHeaders) {
+		header(name, m.WithoutHeaders[name], true)
+	}
+	for _, name := range sortedKeys(m.QueryParams) {
+		out.QueryParameters = append(out.QueryParameters, queryMatcher(name, m.QueryParams[name]))
+	}
+	return out
+}
+
+func setPath(out *routev3.RouteMatch, m *mesh.HTTPMatch) {
+	if m.IgnoreCase {
+		out.CaseSensitive = wrapperspb.Bool(false)
+	}
+	switch path := m.Path; {
+	case path == nil:
+	case path.Exact != nil:
+		out.PathSpecifier = &routev3.RouteMatch_Path{Path: *path.Exact}
+	case path.Prefix != nil:
+		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: *path.Prefix}
+	default:
+		matcher := stringMatcher(path).GetSafeRegex()
+		if matcher != nil && m.IgnoreCase { // case_sensitive does not reach regular expressions
+			matcher.Regex = "(?i)" + matcher.Regex
+		}
+		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: matcher}
+	}
+}
+
+// headerMatcher: a nil match means that the header is there. A missing header is as good as an empty one where it
+// must not match (Istio's withoutHeaders).
+func headerMatcher(name string, m *mesh.StringMatch, not bool) *routev3.HeaderMatcher {
+	out := &routev3.HeaderMatcher{Name: name, InvertMatch: not}
+	if m == nil {
+		out.HeaderMatchSpecifier = &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}
+		return out
+	}
+	out.TreatMissingHeaderAsEmpty = not
+	out.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: stringMatcher(m)}
+	return out
+}
+
+func queryMatcher(name string, m *mesh.StringMatch) *routev3.QueryParameterMatcher {
+	if m == nil {
+		return &routev3.QueryParameterMatcher{Name: name,
+			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_PresentMatch{PresentMatch: true}}
+	}
+	return &routev3.QueryParameterMatcher{Name: name,
+		QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: stringMatcher(m)}}
+}
+
+func stringMatcher(m *mesh.StringMatch) *matcherv3.StringMatcher {
+	switch {
+	case m.Exact != nil:
+		return exactly(*m.Exact)
+	case m.Prefix != nil:
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: *m.Prefix}}
+	case m.Suffix != nil:
+		return regex(".*" + regexp.QuoteMeta(*m.Suffix))
+	case m.Regex != nil:
+		return regex(*m.Regex)
+	}
+	return regex(".*")
+}

@@ -1,0 +1,159 @@
+package http1
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxDrain is how much of an unwanted body is read to keep a connection.
+const maxDrain = 64 << 10
+
+// Relay sends the response that Await returned to the client. reusable tells whether up may carry another request;
+// if not, the caller releases it. An error is ErrClientGone, or tells why the upstream did not finish; the client's
+// connection is then closed where it stands, so that the client sees a truncation (RFC 9112, section 8).
+func (x *Exchange) Relay(up *Conn, e *Edit) (reusable bool, err error) {
+	response := &up.response
+	if response.Status == http.StatusSwitchingProtocols {
+		return false, x.tunnel(up, e)
+	}
+	c := x.client
+	x.by, x.expired = x.Until, false
+	chunk := x.appendHead(response, e)
+	x.Status = response.Status
+	readErr, writeErr := relay(c, &up.body, chunk)
+	x.ResponseBytes = up.body.total
+	x.stopWatch()
+	if readErr != nil || writeErr != nil {
+		x.keep, x.Truncated = false, true
+		if writeErr != nil {
+			return false, ErrClientGone
+		}
+		return false, x.why(readErr)
+	}
+	return x.reusable(up, response), nil
+}
+
+func (x *Exchange) reusable(up *Conn, response *Response) bool {
+	up.wait = nil
+	ok := up.body.done && response.keeps() && x.sent() && up.broken == nil
+	up.next()
+	return ok && up.w == 0 // bytes that nobody asked for: out of step
+}
+
+// appendHead writes the response's head and decides the framing towards the client.
+func (x *Exchange) appendHead(response *Response, e *Edit) (chunk bool) {
+	c, length := x.client, response.length
+	c.broken = nil
+	c.out = appendStatus(c.out, response.Status, response.Reason)
+	c.out = appendFields(c.out, response.Fields, e)
+	x.keep = x.mayKeep()
+	bodyless := x.Request.Method == "HEAD" || response.Status == 204 || response.Status == 304
+	switch {
+	case bodyless:
+		if value, ok := response.find(kindContentLength); ok && response.Status != 204 {
+			c.out = appendField(c.out, "Content-Length", value)
+		}
+	case length >= 0:
+		c.out = appendLength(c.out, length)
+	case x.Request.minor == 1:
+		chunk = true
+		c.out = appendLength(c.out, chunked)
+	default:
+		x.keep = false
+	}
+	up := x.up
+	up.body.done = bodyless || length == 0
+	c.out = append(x.appendConnection(c.out), "\r\n"...)
+	return chunk
+}
+
+// mayKeep: the client wants it, we are not draining, and its request has been read to the end.
+func (x *Exchange) mayKeep() bool {
+	r := x.Request
+	if r.close || r.minor == 0 && !r.keepAlive || x.server.draining.Load() {
+		return false
+	}
+	return x.sent()
+}
+
+func (x *Exchange) appendConnection(out []byte) []byte {
+	switch {
+	case !x.keep:
+		return append(out, "Connection: close\r\n"...)
+	case x.Request.minor == 0:
+		return append(out, "Connection: keep-alive\r\n"...)
+	}
+	return out
+}
+
+// Reply answers without an upstream. fields may be nil.
+func (x *Exchange) Reply(status int, body string, fields ...Pair) {
+	if x.Status != 0 {
+		x.keep, x.Truncated = false, true // a response has begun: it can only be cut
+		return
+	}
+	c := x.client
+	x.stopWatch()
+	x.keep = x.mayKeep() || x.drainable()
+	x.Status = status
+	c.broken = nil
+	c.out = appendStatus(c.out[:0], status, http.StatusText(status))
+	for _, f := range fields {
+		c.out = appendField(c.out, f.Name, f.Value)
+	}
+	if body != "" {
+		c.out = appendField(c.out, "Content-Type", "text/plain")
+	}
+	c.out = appendLength(c.out, int64(len(body)))
+	c.out = append(x.appendConnection(c.out), "\r\n"...)
+	if x.Request.Method != "HEAD" {
+		c.out = append(c.out, body...)
+		x.ResponseBytes = int64(len(body))
+	}
+	if c.flush() != nil {
+		x.keep, x.Truncated = false, true
+	}
+}
+
+// drainable: nobody wanted the body, but it is short and on its way.
+func (x *Exchange) drainable() bool {
+	r := x.Request
+	if r.close || r.minor == 0 || x.server.draining.Load() || x.sending != nil || r.expect {
+		return false
+	}
+	return r.length >= 0 && r.length <= maxDrain
+}
+
+// finish ends the exchange and tells whether the connection carries on.
+func (x *Exchange) finish() bool {
+	x.stopWatch()
+	if x.sending != nil && !x.sent() {
+		x.keep = false
+		_ = x.client.Conn.SetReadDeadline(past())
+		_ = x.up.Conn.SetDeadline(past())
+		<-x.sending
+	}
+	if !x.keep || x.Truncated {
+		return false
+	}
+	c := x.client
+	for !c.body.done {
+		c.readWithin(time.Now(), 5*time.Second)
+		if _, err := c.body.Next(); err != nil && !c.body.done {
+			return false
+		}
+	}
+	c.next()
+	return true
+}
+
+// refuse answers what could not be read.
+func refuse(c *Conn, status int) {
+	reason := http.StatusText(status)
+	c.out = appendStatus(c.out[:0], status, reason)
+	c.out = append(c.out, "Content-Type: text/plain\r\nConnection: close\r\nContent-Length: "...)
+	c.out = append(strconv.AppendInt(c.out, int64(len(reason)), 10), "\r\n\r\n"...)
+	c.out = append(c.out, reason...)
+	_ = c.flush()
+}

@@ -1,0 +1,225 @@
+package http1
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Handler answers the requests of one connection, one at a time.
+type Handler interface {
+	// Serve answers the request, by Reply or Relay; if it does neither the connection is closed.
+	Serve(ctx context.Context, x *Exchange)
+	// Refused is told of a request that could not be read and how it was answered.
+	Refused(status int, err error)
+}
+
+// ServerConfig configures a Server.
+type ServerConfig struct {
+	Buffers *Buffers // nil: own ones
+	MaxHead int      // bytes; 0: DefaultMaxHead
+}
+
+// Timeouts of a connection. 0: 1 h and 10 s.
+type Timeouts struct {
+	Idle time.Duration // until a request begins
+	Head time.Duration // from its first byte to the end of its head
+}
+
+func (t Timeouts) orDefault() Timeouts {
+	if t.Idle == 0 {
+		t.Idle = time.Hour
+	}
+	if t.Head == 0 {
+		t.Head = 10 * time.Second
+	}
+	return t
+}
+
+func (c *ServerConfig) validate() {
+	if c.MaxHead == 0 {
+		c.MaxHead = DefaultMaxHead
+	}
+	if c.Buffers == nil {
+		c.Buffers = &Buffers{}
+	}
+}
+
+// Server serves connections and can be drained.
+type Server struct {
+	config ServerConfig
+	// draining: every response ends its connection. closing: so does every idle moment.
+	draining, closing atomic.Bool
+
+	mu    sync.Mutex // guards conns, and the read deadlines of idle ones while closing
+	conns map[*serverConn]struct{}
+	empty chan struct{} // closed when conns is empty and somebody waits
+}
+
+type serverConn struct {
+	*Conn
+	timeouts Timeouts
+	idle     atomic.Bool
+	exchange Exchange
+}
+
+// NewServer returns a Server.
+func NewServer(config ServerConfig) *Server {
+	config.validate()
+	return &Server{config: config, conns: map[*serverConn]struct{}{}}
+}
+
+// ServeConn serves nc until it ends and closes it. first are bytes that were read from nc already, at most 4 KiB.
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn, first []byte, t Timeouts, h Handler) {
+	c := &serverConn{Conn: NewConn(nc, s.config.Buffers, s.config.MaxHead), timeouts: t.orDefault()}
+	c.w = copy(c.buf, first)
+	c.headTimeout = c.timeouts.Head
+	c.exchange.client, c.exchange.server = c.Conn, s
+	if !s.enter(c) {
+		c.Release()
+		return
+	}
+	defer s.leave(c)
+	for s.serveOne(ctx, c, h) {
+	}
+	c.closeGently()
+}
+
+func (s *Server) enter(c *serverConn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing.Load() {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	return true
+}
+
+func (s *Server) leave(c *serverConn) {
+	c.Release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+	if len(s.conns) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+func (s *Server) serveOne(ctx context.Context, c *serverConn, h Handler) bool {
+	if c.r == c.w && !s.await(c) {
+		return false
+	}
+	request, err := c.ReadRequest()
+	if err != nil {
+		s.refuse(c, h, err)
+		return false
+	}
+	x := &c.exchange
+	x.begin(request)
+	h.Serve(ctx, x)
+	return x.finish()
+}
+
+// await waits for the first byte of a request.
+func (s *Server) await(c *serverConn) bool {
+	c.readWithin(time.Now(), c.timeouts.Idle)
+	c.idle.Store(true)
+	if s.closing.Load() {
+		return arrived(c.Conn)
+	}
+	err := c.fill()
+	c.idle.Store(false)
+	if s.closing.Load() {
+		s.mu.Lock() // CloseIdle has set its deadlines
+		c.readUntil(time.Now().Add(c.timeouts.Head))
+		s.mu.Unlock()
+		return err == nil || arrived(c.Conn)
+	}
+	return err == nil
+}
+
+// arrived tells whether a request came in the moment in which its connection was to be closed.
+func arrived(c *Conn) bool {
+	n, ok := pending(c.Conn)
+	return ok && n > 0
+}
+
+func (s *Server) refuse(c *serverConn, h Handler, err error) {
+	status := http.StatusBadRequest
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		status = http.StatusRequestHeaderFieldsTooLarge
+	case errors.Is(err, ErrMalformed):
+	case isTimeout(err) && c.w > c.r:
+		status = http.StatusRequestTimeout
+	default:
+		return // the connection ended
+	}
+	refuse(c.Conn, status)
+	h.Refused(status, err)
+}
+
+func isTimeout(err error) bool {
+	var t net.Error
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// closeGently lets the last response arrive before unread bytes make the kernel reset the connection.
+func (c *serverConn) closeGently() {
+	if c.exchange.Truncated || c.broken != nil {
+		return
+	}
+	closeWrite(c.Conn.Conn)
+	_ = c.Conn.SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = io.CopyN(io.Discard, c.Conn.Conn, 256<<10)
+}
+
+// Drain makes every response from now on the last of its connection.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// CloseIdle closes what is idle, now and from now on. Requests in flight finish.
+func (s *Server) CloseIdle() {
+	s.draining.Store(true)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closing.Store(true)
+	for c := range s.conns {
+		if c.idle.Load() {
+			_ = c.Conn.SetReadDeadline(past())
+		}
+	}
+}
+
+// Wait returns when no connection is left; when ctx ends it closes those that are.
+func (s *Server) Wait(ctx context.Context) {
+	s.mu.Lock()
+	if len(s.conns) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+	}
+	empty := s.empty
+	s.mu.Unlock()
+	select {
+	case <-empty:
+	case <-ctx.Done():
+		s.abort()
+		<-empty
+	}
+}
+
+func (s *Server) abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		_ = c.Conn.Conn.Close()
+	}
+}

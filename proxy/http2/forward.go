@@ -1,0 +1,384 @@
+package http2
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/periplus-mesh/periplus/proxy/authz"
+	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/forward"
+	"github.com/periplus-mesh/periplus/proxy/record"
+	"github.com/periplus-mesh/periplus/proxy/route"
+)
+
+// Why an attempt was cancelled.
+var (
+	errTimeout = errors.New("response timeout")
+	errIdle    = errors.New("stream idle timeout")
+)
+
+func (x *stream) forward(permit authz.Permit) {
+	permit.Require()
+	limit := 0
+	if x.call.Route.Retry != nil {
+		limit = x.server.config.MaxReplay
+	}
+	x.body = newReplay(x.r.Body, limit)
+	head := x.prepare()
+	for {
+		if !x.call.Next() {
+			x.reply()
+			return
+		}
+		if !x.attempt(head) {
+			return
+		}
+		if !pause(x.r.Context(), x.call.Backoff()) {
+			x.gone()
+			return
+		}
+	}
+}
+
+// hopByHop fields end here (RFC 9110, section 7.6.1); HTTP/2 has none, an HTTP/1.1 upstream may.
+var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade"}
+
+// prepare makes what all attempts send.
+func (x *stream) prepare() *http.Request {
+	d := x.call.Destination
+	header := x.r.Header.Clone()
+	if header["User-Agent"] == nil {
+		header["User-Agent"] = []string{""} // net/http adds its own otherwise
+	}
+	header.Set("X-Request-Id", x.record.RequestID)
+	if header.Get("X-Forwarded-Proto") == "" {
+		header.Set("X-Forwarded-Proto", x.query.Scheme)
+	}
+	x.clientCert(header)
+	mutate(header, d.Headers.RemoveRequest, d.Headers.Request)
+	header.Del("Expect")
+	path := x.call.Route.RewritePath(&x.query)
+	if path == "" {
+		path = x.record.Path
+	}
+	path, query, asked := strings.Cut(path, "?")
+	host := x.r.Host
+	if d.HostRewrite != "" {
+		host = d.HostRewrite
+	}
+	return &http.Request{
+		Method: x.r.Method, Host: host, Header: header, ContentLength: x.r.ContentLength, Trailer: x.r.Trailer,
+		URL: &url.URL{Scheme: "http", Opaque: path, RawQuery: query, ForceQuery: asked},
+	}
+}
+
+// clientCert applies forward_client_cert_details; nobody's word is taken but that of the certificate.
+func (x *stream) clientCert(header http.Header) {
+	const name = "X-Forwarded-Client-Cert"
+	switch x.http.ForwardClientCert {
+	case config.SanitizeXFCC, config.SanitizeSetXFCC:
+		header.Del(name)
+	}
+	if x.conn.ClientCert == "" {
+		return
+	}
+	switch x.http.ForwardClientCert {
+	case config.SanitizeSetXFCC:
+		header.Set(name, x.conn.ClientCert)
+	case config.AppendForwardXFCC:
+		header.Add(name, x.conn.ClientCert)
+	}
+}
+
+// attempt sends the request to the host that was picked; it returns true if there shall be another attempt.
+func (x *stream) attempt(head *http.Request) (again bool) {
+	ctx, cancel := context.WithCancelCause(x.r.Context())
+	defer cancel(nil)
+	watch := newDeadline(cancel)
+	defer watch.stop()
+	watch.until(x.call.TryUntil(time.Now()), errTimeout)
+	up, response, err := x.send(ctx, head)
+	now := time.Now()
+	status, grpc := 0, -1
+	outcome := outcomeOf(ctx, err)
+	if err == nil {
+		defer response.Body.Close()
+		grpc = grpcStatus(response.Header)
+		status = effectiveStatus(response.StatusCode, grpc)
+		x.record.Upstream = now.Sub(x.record.Start)
+	}
+	if x.mayRetry(outcome, status, grpc) {
+		x.call.Done(outcome, status, now)
+		if x.call.Again(outcome, status, grpc, now) {
+			return true
+		}
+	}
+	if err != nil {
+		x.call.Done(outcome, 0, now)
+		x.fail(outcome)
+		return false
+	}
+	x.call.Responded(status, now)
+	watch.until(x.streamUntil(), errTimeout)
+	x.relay(ctx, up, response, watch)
+	return false
+}
+
+// streamUntil is the end of the whole exchange: the route's timeout and its max_stream_duration.
+func (x *stream) streamUntil() time.Time {
+	until := x.call.Until
+	if limit := x.call.Route.Forward.MaxStreamDuration; limit > 0 {
+		if by := x.record.Start.Add(limit); until.IsZero() || by.Before(until) {
+			until = by
+		}
+	}
+	return until
+}
+
+func (x *stream) mayRetry(o route.Outcome, status, grpc int) bool {
+	p := x.call.Route.Retry
+	if o == route.NoUpstream || x.body == nil || !x.body.again() {
+		return false
+	}
+	if o == route.Responded {
+		return route.RetriesStatus(p, status, grpc)
+	}
+	return route.Retries(p, o)
+}
+
+// send is one attempt up to the response's head. A kept connection that refuses the stream, because it is going
+// away, is replaced once: the request was not processed (RFC 9113, section 8.7).
+func (x *stream) send(ctx context.Context, head *http.Request) (*upstream, *http.Response, error) {
+	for first := true; ; first = false {
+		up, err := x.server.upstreams.connect(ctx, &x.call, x.http2Upstream())
+		if err != nil {
+			return nil, nil, errConnect{err}
+		}
+		request := head.WithContext(ctx)
+		request.URL.Host = x.call.Host.Address
+		request.Body = http.NoBody
+		if x.r.ContentLength != 0 {
+			request.Body = x.body.reader()
+		}
+		x.countAttempt(request.Header)
+		x.record.Request = time.Since(x.record.Start)
+		response, err := up.RoundTrip(request)
+		if err == nil || !first || !refused(err) || !x.body.again() {
+			return up, response, err
+		}
+	}
+}
+
+// http2Upstream tells which protocol the cluster is spoken to.
+func (x *stream) http2Upstream() bool {
+	return x.call.Cluster.Settings.Protocol != config.UpstreamHTTP1
+}
+
+func (x *stream) countAttempt(header http.Header) {
+	if x.call.Route.VirtualHost.IncludeAttempts {
+		header.Set("X-Envoy-Attempt-Count", strconv.Itoa(x.call.Attempts))
+	}
+}
+
+// errConnect: nothing was sent.
+type errConnect struct{ error }
+
+func (e errConnect) Unwrap() error { return e.error }
+
+// refused: the stream was not processed. net/http's errors for a connection that is going away have no type.
+func refused(err error) bool {
+	var reset http2.StreamError
+	if errors.As(err, &reset) {
+		return reset.Code == http2.ErrCodeRefusedStream
+	}
+	text := err.Error()
+	return strings.Contains(text, "graceful shutdown GOAWAY") || strings.Contains(text, "client conn not usable") ||
+		strings.Contains(text, "client connection is closed") || strings.Contains(text, "client connection force closed")
+}
+
+func outcomeOf(ctx context.Context, err error) route.Outcome {
+	var connect errConnect
+	cause := context.Cause(ctx)
+	switch {
+	case err == nil:
+		return route.Responded
+	case errors.Is(err, forward.ErrOverflow):
+		return route.OverflowedPool
+	case errors.Is(cause, errTimeout), errors.Is(cause, errIdle):
+		return route.TriedTooLong
+	case cause != nil:
+		return route.NoUpstream // the client went away
+	case errors.As(err, &connect):
+		return route.ConnectFailed
+	case refused(err):
+		return route.Refused
+	}
+	return route.Reset
+}
+
+func (x *stream) gone() {
+	x.record.Flags |= record.DownstreamGone
+	x.record.Details = "downstream_remote_disconnect"
+}
+
+// fail answers a request that got no response.
+func (x *stream) fail(o route.Outcome) {
+	if o == route.NoUpstream {
+		x.gone()
+		panic(http.ErrAbortHandler) // net/http ends the stream with a reset
+	}
+	x.call.Fail(o)
+	x.reply()
+}
+
+// relay sends the response on as it comes.
+func (x *stream) relay(ctx context.Context, up *upstream, response *http.Response, watch *deadline) {
+	x.record.Details = "via_upstream"
+	x.record.Flags |= x.call.Reply.Flags
+	if x.conn.Reporter == record.Source {
+		x.record.Peer, x.record.MutualTLS = up.peer, up.peer != ""
+	}
+	header := x.w.Header()
+	for name, values := range response.Header {
+		header[name] = values
+	}
+	for _, name := range hopByHop {
+		header.Del(name)
+	}
+	mutate(header, x.call.Destination.Headers.RemoveResponse, x.call.Destination.Headers.Response)
+	if _, ok := header["Content-Type"]; !ok {
+		header["Content-Type"] = nil // net/http guesses otherwise
+	}
+	x.record.Code, x.record.GRPC = response.StatusCode, grpcStatus(response.Header)
+	x.w.WriteHeader(response.StatusCode)
+	if response.ContentLength != 0 && x.r.Method != http.MethodHead {
+		x.copyBody(ctx, response.Body, watch)
+	}
+	for name, values := range response.Trailer {
+		header[http.TrailerPrefix+name] = values
+	}
+	if status := grpcStatus(response.Trailer); status >= 0 {
+		x.record.GRPC = status
+	}
+}
+
+// copyBody flushes after each part: the peers may wait for each other.
+func (x *stream) copyBody(ctx context.Context, body io.Reader, watch *deadline) {
+	controller := http.NewResponseController(x.w)
+	buffer := make([]byte, 16<<10)
+	err := controller.Flush()
+	for err == nil {
+		watch.idle(x.idleTimeout())
+		var n int
+		n, err = body.Read(buffer)
+		if n > 0 {
+			if _, lost := x.w.Write(buffer[:n]); lost != nil {
+				x.gone()
+				panic(http.ErrAbortHandler)
+			}
+			x.record.ResponseBytes += int64(n)
+			if err == nil {
+				err = controller.Flush()
+			}
+		}
+	}
+	if err != io.EOF {
+		x.cut(ctx)
+	}
+}
+
+func (x *stream) idleTimeout() time.Duration {
+	if t := x.call.Route.Forward.IdleTimeout; t > 0 {
+		return t
+	}
+	return x.http.StreamIdleTimeout
+}
+
+// cut resets the stream after a response that could not be finished.
+func (x *stream) cut(ctx context.Context) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errTimeout):
+		x.record.Flags |= record.Timeout
+		x.record.Details = "response_timeout"
+	case errors.Is(cause, errIdle):
+		x.record.Flags |= record.StreamIdle
+		x.record.Details = "stream_idle_timeout"
+	case cause != nil:
+		x.gone()
+	default:
+		x.record.Flags |= record.RemoteReset
+		x.record.Details = "upstream_reset_after_response_started{remote reset}"
+		x.call.Done(route.Reset, 0, time.Now())
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// deadline cancels an attempt, for the reason that was armed last.
+type deadline struct {
+	cancel context.CancelCauseFunc
+
+	mu    sync.Mutex
+	whole *time.Timer // guarded by mu
+	quiet *time.Timer // guarded by mu
+}
+
+func newDeadline(cancel context.CancelCauseFunc) *deadline { return &deadline{cancel: cancel} }
+
+// until replaces the deadline of the whole; zero: none.
+func (d *deadline) until(t time.Time, why error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.whole != nil {
+		d.whole.Stop()
+		d.whole = nil
+	}
+	if !t.IsZero() {
+		d.whole = time.AfterFunc(time.Until(t), func() { d.cancel(why) })
+	}
+}
+
+// idle begins a new idle period; 0: none.
+func (d *deadline) idle(limit time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case limit == 0:
+	case d.quiet == nil:
+		d.quiet = time.AfterFunc(limit, func() { d.cancel(errIdle) })
+	default:
+		d.quiet.Reset(limit)
+	}
+}
+
+func (d *deadline) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, timer := range []*time.Timer{d.whole, d.quiet} {
+		if timer != nil {
+			timer.Stop()
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,198 @@
+package http2
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/forward"
+	"github.com/periplus-mesh/periplus/proxy/record"
+)
+
+// Limits on a downstream connection.
+const (
+	streamWindow     = 64 << 10 // bytes
+	connectionWindow = 1 << 20  // bytes
+	resetBudget      = 500      // streams that a client may abandon on one connection before it is sent away
+)
+
+// Config of a Server.
+type Config struct {
+	Clusters *forward.Clusters
+	Observer record.Observer // nil: nobody listens
+	Own      string          // own SPIFFE ID, for records
+	// MaxReplay is how much of a body is kept for another attempt, in bytes. 0: 64 KiB.
+	MaxReplay int
+	Log       *slog.Logger // nil: discards
+}
+
+func (c *Config) validate() {
+	if c.MaxReplay == 0 {
+		c.MaxReplay = 64 << 10
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Server serves HTTP/2 connections and can be drained. Run must be called for idle upstream connections to go.
+type Server struct {
+	config    Config
+	upstreams upstreams
+
+	mu       sync.Mutex
+	servers  map[*http.Server]*queue // guarded by mu; one per connection
+	draining bool                    // guarded by mu
+	empty    chan struct{}           // guarded by mu; closed when servers is empty and somebody waits
+}
+
+// New returns a Server.
+func New(c Config) *Server {
+	c.validate()
+	return &Server{config: c, servers: map[*http.Server]*queue{}}
+}
+
+// ServeConn serves a connection, whose TLS has been terminated, until it is done, and closes it. It implements the
+// H2Handler of packages inbound and outbound.
+func (s *Server) ServeConn(ctx context.Context, conn net.Conn, c forward.Connection) {
+	session := &session{server: s, ctx: ctx, conn: c, http: c.HTTP,
+		downstream: forward.AddrPort(conn.RemoteAddr()), local: forward.AddrPort(conn.LocalAddr())}
+	server := session.httpServer()
+	q := &queue{conn: &closing{Conn: conn, closed: make(chan struct{})}, done: make(chan struct{})}
+	if !s.enter(server, q) {
+		conn.Close()
+		return
+	}
+	defer s.leave(server)
+	// A clear text server that knows HTTP/2 alone: TLS, where there is any, was terminated before.
+	_ = server.Serve(q)
+	<-q.conn.closed
+	session.running.Wait()
+}
+
+func (s *session) httpServer() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Server{
+		Handler: s, Protocols: protocols, ErrorLog: slog.NewLogLogger(s.server.config.Log.Handler(), slog.LevelDebug),
+		MaxHeaderBytes: int(s.http.MaxHeaderKiB) << 10, IdleTimeout: s.http.IdleTimeout, ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return s.ctx },
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:      int(min(s.http.MaxConcurrentStreams, 1<<20)),
+			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
+			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, WriteByteTimeout: 30 * time.Second,
+		},
+	}
+}
+
+func (s *Server) enter(server *http.Server, q *queue) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.servers[server] = q
+	return true
+}
+
+func (s *Server) leave(server *http.Server) {
+	_ = server.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.servers, server)
+	if len(s.servers) == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// Run looks after idle upstream connections until ctx ends, then closes all of them.
+func (s *Server) Run(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	defer s.upstreams.close()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case now := <-ticker.C:
+			s.upstreams.sweep(s.config.Clusters.View(), now)
+		}
+	}
+}
+
+// Drain sends GOAWAY on every connection, and refuses new ones. Streams that run finish.
+func (s *Server) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
+	ended, cancel := context.WithCancel(context.Background())
+	cancel() // Shutdown says GOAWAY at once and would then wait, which Wait does
+	for server := range s.servers {
+		_ = server.Shutdown(ended)
+	}
+}
+
+// Wait returns when no connection is left; when ctx ends it closes those that are.
+func (s *Server) Wait(ctx context.Context) {
+	s.mu.Lock()
+	if len(s.servers) == 0 {
+		s.mu.Unlock()
+		return
+	}
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+	}
+	empty := s.empty
+	s.mu.Unlock()
+	select {
+	case <-empty:
+	case <-ctx.Done():
+		s.mu.Lock()
+		for server, q := range s.servers {
+			_ = server.Close()
+			_ = q.conn.Close()
+		}
+		s.mu.Unlock()
+		<-empty
+	}
+}
+
+// queue is a listener with one connection: net/http serves listeners only.
+type queue struct {
+	conn  *closing
+	taken atomic.Bool
+	once  sync.Once
+	done  chan struct{}
+}
+
+func (q *queue) Accept() (net.Conn, error) {
+	if q.taken.CompareAndSwap(false, true) {
+		return q.conn, nil
+	}
+	return nil, http.ErrServerClosed // Serve returns; the connection goes on
+}
+
+func (q *queue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+func (q *queue) Addr() net.Addr { return q.conn.LocalAddr() }
+
+// closing tells when it is closed, and hides what is below: net/http must not see that it may be TLS.
+type closing struct {
+	net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *closing) Close() error {
+	err := c.Conn.Close()
+	c.once.Do(func() { close(c.closed) })
+	return err
+}
