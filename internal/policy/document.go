@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -182,6 +183,8 @@ func wellKnown(m protoreflect.MessageDescriptor) bool {
 
 func (d *document) checkValue(n *yaml.Node, field protoreflect.FieldDescriptor, path string, k kind) {
 	switch {
+	case !field.IsList() && !field.IsMap() && field.Message() != nil && field.Message().FullName() == "google.protobuf.Duration":
+		canonicalDuration(n)
 	case field.IsMap():
 		if value := field.MapValue().Message(); value != nil {
 			for i := 1; i < len(n.Content); i += 2 {
@@ -195,6 +198,14 @@ func (d *document) checkValue(n *yaml.Node, field protoreflect.FieldDescriptor, 
 		}
 	default:
 		d.check(n, field.Message(), path, k)
+	}
+}
+
+// canonicalDuration writes what people write, such as 300ms or 1m30s, in the one form that protobuf's JSON has. What
+// is no duration stays, for the real type to refuse.
+func canonicalDuration(n *yaml.Node) {
+	if v, err := time.ParseDuration(n.Value); err == nil && n.Kind == yaml.ScalarNode {
+		n.Value, n.Tag = strconv.FormatFloat(v.Seconds(), 'f', 9, 64)+"s", "!!str"
 	}
 }
 
