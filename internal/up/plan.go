@@ -53,6 +53,9 @@ const (
 	portGateway   = 15443
 )
 
+// drainTime is short: nothing in the shop takes longer.
+const drainTime = "3s"
+
 // shop is the services in the order in which they ask each other.
 var shop = []string{"storefront", "catalog", "inventory"}
 
@@ -168,7 +171,7 @@ func (p *Plan) agent(c Cluster) []Process {
 func (p *Plan) plane(c Cluster) []string {
 	args := []string{
 		"--cluster", c.Name, "--network", c.Name, "--region", c.Region, "--workload-socket", p.workloadSocket(c),
-		"--agent", at(p.address(c.number, 2), portMesh), "--control-plane", planeDomain,
+		"--agent", at(p.address(c.number, 2), portMesh), "--control-plane", planeDomain, "--drain-time", drainTime,
 	}
 	for i := range controllers {
 		// The own region's controller first.
