@@ -169,7 +169,7 @@ func (a *agent) awaitSources(ctx context.Context) error {
 		return nil
 	}
 	close(a.sourcesRead)
-	if false {
+	if !a.restored && !a.credential.Fresh() && !wait(a.registry.Synced()) {
 		return nil // the disk was lost: the sidecars must have the time to come back
 	}
 	if !wait(a.follower.Synced()) {

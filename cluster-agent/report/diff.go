@@ -24,7 +24,7 @@ type ledger struct {
 	have     map[mesh.Key][]byte   // acknowledged: digests
 	refused  map[mesh.Key][]byte   // digests that were refused; not sent again
 	dirty    map[mesh.Key]struct{} // may differ
-	foreign  map[mesh.Key]struct{} // the controllers have it, this agent never had
+	foreign  map[mesh.Key]struct{} // the controllers have it; whether it is gone is not known before the sources settle
 	snapshot *mesh.Snapshot
 }
 
@@ -49,13 +49,12 @@ func (l *ledger) advance(now *mesh.Snapshot) {
 	for key := range mesh.Diff(l.snapshot, now) {
 		if l.owner.Owns(key) {
 			l.dirty[key] = struct{}{}
-			delete(l.foreign, key)
 		}
 	}
 	l.snapshot = now
 }
 
-// settle makes what the agent never had count as gone.
+// settle makes what the store does not have count as gone.
 func (l *ledger) settle() {
 	for key := range l.foreign {
 		l.dirty[key] = struct{}{}
