@@ -91,7 +91,7 @@ func TestRegistrationIsIdempotentAndRefusesConflicts(t *testing.T) {
 		}(),
 		"with trust domain":   func() *pb.Cluster { s := cluster("west", "eu-west", "10.1.0.0/16"); s.TrustDomain = "x.mesh"; return s }(),
 		"control plane's own": func() *pb.Cluster { s := cluster("east", "eu-west", "10.1.0.0/16"); s.TrustDomain = plane; return s }(),
-		"RFC 1123":            cluster("Upper", "eu-west", "10.1.0.0/16"),
+		"RFC 1123":            func() *pb.Cluster { s := cluster("x", "eu-west", "10.1.0.0/16"); s.Id = "Upper"; return s }(),
 	} {
 		_, err := clusters.RegisterCluster(t.Context(), connect.NewRequest(&pb.RegisterClusterRequest{Cluster: spec}))
 		if err == nil || !strings.Contains(err.Error(), want) {

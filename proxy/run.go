@@ -82,7 +82,12 @@ func Run(ctx context.Context, c Config) error {
 	defer s.pipes.Close()
 	group, life := errgroup.WithContext(life)
 	for _, part := range s.parts() {
-		group.Go(func() error { return part(life) })
+		group.Go(func() error {
+			if err := part(life); life.Err() == nil {
+				return err
+			}
+			return nil // it ended because the sidecar does
+		})
 	}
 	group.Go(func() error {
 		defer end()

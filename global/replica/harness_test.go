@@ -6,7 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +37,8 @@ type running struct {
 	*Replica
 	store *mesh.Store
 	ended chan error
+	dead  atomic.Bool // it reaches nobody any more
+	kill  func()
 	stop  func() error
 }
 
@@ -94,7 +98,13 @@ func (p *plane) start(id string, edit func(*Config)) *running {
 	config := Config{
 		ID: id, Address: address, DataDir: filepath.Join(p.dir, "data", id), Listener: listen(p.t, address.Raft),
 		Source: source, Domain: issuer.TrustDomain(), Peers: pool, Initial: p.initial(), Bootstrap: true, Store: n.store,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Metrics: prometheus.NewRegistry(),
+		Log: slog.New(slog.NewTextHandler(logOutput(), nil)), Metrics: prometheus.NewRegistry(),
+	}
+	config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+		if n.dead.Load() {
+			return nil, net.ErrClosed
+		}
+		return new(net.Dialer).DialContext(ctx, "tcp", address)
 	}
 	if edit != nil {
 		edit(&config)
@@ -108,6 +118,11 @@ func (p *plane) start(id string, edit func(*Config)) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	n.ended = make(chan error, 1)
 	go func() { n.ended <- n.Run(ctx) }()
+	n.kill = func() {
+		n.dead.Store(true)
+		n.layer.Load().closeConnections(func(bool) bool { return true })
+		server.Stop()
+	}
 	n.stop = func() error {
 		cancel()
 		server.Stop()
@@ -193,4 +208,12 @@ func digest(s *mesh.Snapshot) (out string) {
 func latest(s *mesh.Store) *mesh.Snapshot {
 	snapshot, _ := s.Latest()
 	return snapshot
+}
+
+// logOutput is nowhere unless PERIPLUS_TEST_LOG is set.
+func logOutput() io.Writer {
+	if os.Getenv("PERIPLUS_TEST_LOG") != "" {
+		return os.Stderr
+	}
+	return io.Discard
 }

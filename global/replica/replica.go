@@ -82,6 +82,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	r.handOver(node)
 	stopped := errors.Join(node.Shutdown().Error(), transport.Close())
 	stop()
+	layer.closeConnections(func(bool) bool { return true })
 	if err := group.Wait(); err != nil {
 		stopped = errors.Join(err, stopped)
 	}

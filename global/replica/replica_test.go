@@ -43,9 +43,14 @@ func TestWritesReachTheLeaderFromAnywhereAndSurviveIt(t *testing.T) {
 		t.Error("the follower does not see its own write")
 	}
 	old := p.leader()
-	p.nodes[old].layer.Load().setSilent(true) // as if killed: it hands nothing over
+	p.nodes[old].kill() // it hands nothing over
 	start := time.Now()
-	p.write(follower, 1)
+	for id := range p.nodes {
+		if id != old {
+			p.write(id, 1)
+			break
+		}
+	}
 	if took := time.Since(start); took > 3*time.Second {
 		t.Errorf("the write after the leader's loss took %v", took)
 	} else {
@@ -187,8 +192,15 @@ func TestHungDiskEndsTheProcessInTheEnd(t *testing.T) {
 	<-n.store.Ready()
 	n.log.writingSince.Store(1)
 	delete(p.nodes, "a")
-	if err := <-n.ended; !errors.Is(err, ErrDisk) {
+	err := <-n.ended
+	if !errors.Is(err, ErrDisk) {
 		t.Errorf("ended with %v", err)
+	}
+	n.ended <- nil // what the process's end would do
+	n.log.writingSince.Store(0)
+	n.stop()
+	if err := errors.Join(n.node.Load().Shutdown().Error(), n.log.close()); err != nil {
+		t.Error(err)
 	}
 }
 

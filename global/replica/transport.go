@@ -37,14 +37,14 @@ type streamLayer struct {
 	accepted chan net.Conn
 
 	mu     sync.Mutex
-	silent bool                  // guarded by mu
-	dialed map[net.Conn]struct{} // guarded by mu; living connections that this side opened
+	silent bool              // guarded by mu
+	living map[net.Conn]bool // guarded by mu; true: this side opened it
 }
 
 func newStreamLayer(ctx context.Context, c *Config) *streamLayer {
 	return &streamLayer{
 		ctx: ctx, listener: c.Listener, source: c.Source, domain: c.Domain, dial: c.Dial, address: c.Address, log: c.Log,
-		accepted: make(chan net.Conn), dialed: make(map[net.Conn]struct{}),
+		accepted: make(chan net.Conn), living: make(map[net.Conn]bool),
 	}
 }
 
@@ -78,10 +78,14 @@ func (s *streamLayer) authenticate(raw net.Conn) {
 		raw.Close()
 		return
 	}
+	known, err := s.track(conn, false)
+	if err != nil {
+		return
+	}
 	select {
-	case s.accepted <- conn:
+	case s.accepted <- known:
 	case <-s.ctx.Done():
-		raw.Close()
+		known.Close()
 	}
 }
 
@@ -123,17 +127,17 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 		raw.Close()
 		return nil, fmt.Errorf("raft peer %s: %w", target.Raft, err)
 	}
-	return s.track(conn)
+	return s.track(conn, true)
 }
 
-func (s *streamLayer) track(conn net.Conn) (net.Conn, error) {
+func (s *streamLayer) track(conn net.Conn, dialed bool) (net.Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.silent {
+	if s.silent && dialed || s.ctx.Err() != nil {
 		conn.Close()
 		return nil, errSilent
 	}
-	s.dialed[conn] = struct{}{}
+	s.living[conn] = dialed
 	return &tracked{conn, s}, nil
 }
 
@@ -144,7 +148,7 @@ type tracked struct {
 
 func (t *tracked) Close() error {
 	t.layer.mu.Lock()
-	delete(t.layer.dialed, t.Conn)
+	delete(t.layer.living, t.Conn)
 	t.layer.mu.Unlock()
 	return t.Conn.Close()
 }
@@ -153,12 +157,21 @@ func (t *tracked) Close() error {
 func (s *streamLayer) setSilent(silent bool) {
 	s.mu.Lock()
 	s.silent = silent
-	var closing []net.Conn
+	s.mu.Unlock()
 	if silent {
-		for conn := range s.dialed {
+		s.closeConnections(func(dialed bool) bool { return dialed })
+	}
+}
+
+// closeConnections also ends raft's goroutines that read from them: raft closes none by itself.
+func (s *streamLayer) closeConnections(which func(dialed bool) bool) {
+	s.mu.Lock()
+	var closing []net.Conn
+	for conn, dialed := range s.living {
+		if which(dialed) {
 			closing = append(closing, conn)
+			delete(s.living, conn)
 		}
-		clear(s.dialed)
 	}
 	s.mu.Unlock()
 	for _, conn := range closing {

@@ -57,9 +57,11 @@ func (s *server) configDump(w http.ResponseWriter, r *http.Request) {
 	writeProto(w, dump)
 }
 
-func writeProto(w http.ResponseWriter, m proto.Message) {
+func writeProto(w http.ResponseWriter, m proto.Message) { writeMessage(w, false, m) }
+
+func writeMessage(w http.ResponseWriter, defaults bool, m proto.Message) {
 	// An extension that this binary does not know cannot be written as JSON: it was refused, so there is none.
-	body, err := protojson.MarshalOptions{Multiline: true, Indent: " ", UseProtoNames: true}.Marshal(m)
+	body, err := protojson.MarshalOptions{Multiline: true, Indent: " ", UseProtoNames: true, EmitDefaultValues: defaults}.Marshal(m)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
@@ -117,7 +119,7 @@ func (s *server) endpointDump() *adminv3.EndpointsConfigDump {
 func (s *server) serverInfo(w http.ResponseWriter, _ *http.Request) {
 	state, _ := s.State()
 	uptime := durationpb.New(time.Since(s.Began).Truncate(time.Second))
-	writeProto(w, &adminv3.ServerInfo{
+	writeMessage(w, true, &adminv3.ServerInfo{
 		Version: "periplus", State: adminv3.ServerInfo_State(adminv3.ServerInfo_State_value[state]), Node: s.Node,
 		UptimeCurrentEpoch: uptime, UptimeAllEpochs: uptime,
 	})

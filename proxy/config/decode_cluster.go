@@ -2,11 +2,11 @@ package config
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	rawbuffer "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 )
@@ -128,8 +128,7 @@ func decodeHTTP2(p problems, pb *corev3.Http2ProtocolOptions) HTTP2Options {
 
 func decodeUpstreamSocket(p problems, pb *corev3.TransportSocket) *UpstreamTLS {
 	context := new(tlsv3.UpstreamTlsContext)
-	if pb == nil || strings.HasSuffix(pb.GetTypedConfig().GetTypeUrl(), "/envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer") ||
-		!p.unpack("typed_config", pb.GetTypedConfig(), context) {
+	if plainText(p, pb) || !p.unpack("typed_config", pb.GetTypedConfig(), context) {
 		return nil
 	}
 	p.unsupported("auto_host_sni", context.GetAutoHostSni())
@@ -141,6 +140,15 @@ func decodeUpstreamSocket(p problems, pb *corev3.TransportSocket) *UpstreamTLS {
 	p = p.in("common_tls_context")
 	tls.ALPN, tls.SANs = decodeTLS(p, context.GetCommonTlsContext())
 	return tls
+}
+
+// plainText: no socket, or a raw one.
+func plainText(p problems, pb *corev3.TransportSocket) bool {
+	if pb == nil {
+		return true
+	}
+	return typeOf(pb.GetTypedConfig()) == "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" &&
+		p.unpack("typed_config", pb.GetTypedConfig(), new(rawbuffer.RawBuffer))
 }
 
 // decodeTLS reads what both directions share. SDS sources are accepted and ignored: keys come from the Workload API.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
+	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -94,6 +95,7 @@ func (h *HTTP) filters(p problems, filters []*hcmv3.HttpFilter) {
 		case i == len(filters)-1 && kind != routerFilter:
 			p.refuse("type_url", "the last filter must be the router, not %q", kind)
 		case kind == routerFilter:
+			p.unpack("router", filter.GetTypedConfig(), new(routerv3.Router))
 		case kind == "envoy.extensions.filters.http.rbac.v3.RBAC":
 			h.addRBAC(p, filter.GetTypedConfig())
 		case !filter.GetIsOptional():

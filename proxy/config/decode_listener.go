@@ -8,6 +8,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	httpinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
+	tlsinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	snicluster "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
@@ -85,8 +87,9 @@ func (l *Listener) listenerFilters(p problems, filters []*listenerv3.ListenerFil
 	for i, filter := range filters {
 		switch kind := typeOf(filter.GetTypedConfig()); kind {
 		case "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector":
-			l.TLSInspector = true
+			l.TLSInspector = p.unpack("tls_inspector", filter.GetTypedConfig(), new(tlsinspector.TlsInspector))
 		case "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector":
+			p.unpack("http_inspector", filter.GetTypedConfig(), new(httpinspector.HttpInspector))
 		default:
 			p.at("listener_filters", i).refuse("typed_config", "%q is not supported", kind)
 		}
@@ -163,8 +166,7 @@ func decodeChainMatch(p problems, pb *listenerv3.FilterChainMatch) ChainMatch {
 
 func decodeDownstreamSocket(p problems, pb *corev3.TransportSocket) *DownstreamTLS {
 	context := new(tlsv3.DownstreamTlsContext)
-	if pb == nil || typeOf(pb.GetTypedConfig()) == "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer" ||
-		!p.unpack("typed_config", pb.GetTypedConfig(), context) {
+	if plainText(p, pb) || !p.unpack("typed_config", pb.GetTypedConfig(), context) {
 		return nil
 	}
 	tls := &DownstreamTLS{RequireClient: context.GetRequireClientCertificate().GetValue()}

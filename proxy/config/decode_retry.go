@@ -7,6 +7,8 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushosts "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	previouspriorities "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 )
 
 // retryConditions are the names of x-envoy-retry-on and x-envoy-retry-grpc-on.
@@ -18,11 +20,6 @@ var retryConditions = map[string]RetryOn{
 	"deadline-exceeded": RetryGRPCDeadline, "internal": RetryGRPCInternal,
 	"resource-exhausted": RetryGRPCExhausted, "unavailable": RetryGRPCUnavailable,
 }
-
-const (
-	previousHosts      = "/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-	previousPriorities = "/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
-)
 
 // decodeRetry is nil for nil.
 func decodeRetry(p problems, pb *routev3.RetryPolicy) *RetryPolicy {
@@ -41,12 +38,10 @@ func decodeRetry(p problems, pb *routev3.RetryPolicy) *RetryPolicy {
 	}
 	r.BackoffMax = max(r.BackoffBase, p.positive("retry_back_off.max_interval", pb.GetRetryBackOff().GetMaxInterval(), 10*r.BackoffBase))
 	for _, predicate := range pb.GetRetryHostPredicate() {
-		r.OtherHost = r.OtherHost || strings.HasSuffix(predicate.GetTypedConfig().GetTypeUrl(), previousHosts)
-		p.unsupported("retry_host_predicate", !strings.HasSuffix(predicate.GetTypedConfig().GetTypeUrl(), previousHosts))
+		r.OtherHost = p.unpack("retry_host_predicate", predicate.GetTypedConfig(), new(previoushosts.PreviousHostsPredicate))
 	}
 	if priority := pb.GetRetryPriority(); priority != nil {
-		r.OtherPriority = strings.HasSuffix(priority.GetTypedConfig().GetTypeUrl(), previousPriorities)
-		p.unsupported("retry_priority", !r.OtherPriority)
+		r.OtherPriority = p.unpack("retry_priority", priority.GetTypedConfig(), new(previouspriorities.PreviousPrioritiesConfig))
 	}
 	for _, code := range pb.GetRetriableStatusCodes() {
 		r.Codes = append(r.Codes, int(code))

@@ -251,4 +251,3 @@ type Redirect struct {
 	Path, PrefixRewrite string
 	HTTPS, StripQuery   bool
 }
-

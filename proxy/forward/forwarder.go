@@ -48,6 +48,31 @@ type Connection struct {
 	ClientCert string
 }
 
+// Refresh moves c to the listener's configuration as it is now: a policy that arrives while a connection is kept open
+// holds for its next request. A listener or chain that is gone leaves c as it is; such connections are drained.
+func (c *Connection) Refresh(now *config.Config) {
+	latest := now.Listeners[c.Listener.Name]
+	if latest == c.Listener || latest == nil {
+		return
+	}
+	if chain := sameChain(c.Listener, latest, c.HTTP); chain != nil && chain.HTTP != nil {
+		c.Listener, c.HTTP = latest, chain.HTTP
+	}
+}
+
+// sameChain is the chain of latest in the place that the chain of http has in old.
+func sameChain(old, latest *config.Listener, http *config.HTTP) *config.FilterChain {
+	for i, chain := range old.Chains {
+		if chain.HTTP == http && i < len(latest.Chains) {
+			return latest.Chains[i]
+		}
+	}
+	if old.Default != nil && old.Default.HTTP == http {
+		return latest.Default
+	}
+	return nil
+}
+
 // New returns a Forwarder.
 func New(c Config) *Forwarder {
 	c.validate()

@@ -57,18 +57,21 @@ func (s *session) observe() {
 // Serve implements http1.Handler.
 func (s *session) Serve(ctx context.Context, x *http1.Exchange) {
 	now := time.Now()
+	view := s.f.config.Clusters.View()
+	s.c.Refresh(view.Config)
 	s.begin(x, now)
 	permit, policy := authz.Request(s.c.HTTP.RBAC, &s.c.Peer, &s.query)
 	switch {
 	case !permit.Granted():
 		s.call.Deny(policy)
 		s.reply(x)
-	case !s.f.config.Clusters.View().Start(&s.call, &s.query, s.c.HTTP, now):
+	case !view.Start(&s.call, &s.query, s.c.HTTP, now):
 		s.reply(x)
 	default:
 		s.forward(ctx, x, permit)
 	}
 	s.call.End()
+	x.Settle()
 	s.finish(x)
 }
 

@@ -211,7 +211,6 @@ func (x *Exchange) sendPayload(up *Conn) error {
 func (x *Exchange) stream(up *Conn) {
 	defer close(x.sending)
 	x.readErr, x.writeErr = relay(up, &x.client.body, x.Request.length == chunked)
-	x.RequestBytes = x.client.body.total
 	if x.readErr != nil { // the upstream must not take what it has for a request: Await fails, and closes
 		x.gone.Store(true)
 		_ = up.Conn.SetReadDeadline(past())
@@ -320,6 +319,9 @@ func (x *Exchange) timedOut(up *Conn) bool {
 	next := x.by
 	if x.Idle > 0 && (next.IsZero() || now.Add(x.Idle).Before(next)) {
 		next = now.Add(x.Idle)
+	}
+	if soon := now.Add(patience); x.watching == nil && (next.IsZero() || soon.Before(next)) {
+		next = soon // the body is still being sent: look again when it may be done
 	}
 	up.readUntil(next)
 	return !x.gone.Load() // the watch may have ended the wait before the deadline was moved

@@ -125,15 +125,27 @@ func (x *Exchange) drainable() bool {
 	return r.length >= 0 && r.length <= maxDrain
 }
 
-// finish ends the exchange and tells whether the connection carries on.
-func (x *Exchange) finish() bool {
+// Settle ends what still runs for the exchange: a body that is being sent while its response is complete is given up.
+// The byte counts are final afterwards.
+func (x *Exchange) Settle() {
 	x.stopWatch()
-	if x.sending != nil && !x.sent() {
+	if x.sending == nil {
+		return
+	}
+	if !x.sent() {
 		x.keep = false
 		_ = x.client.Conn.SetReadDeadline(past())
 		_ = x.up.Conn.SetDeadline(past())
 		<-x.sending
 	}
+	if x.Status != http.StatusSwitchingProtocols {
+		x.RequestBytes = x.client.body.total
+	}
+}
+
+// finish ends the exchange and tells whether the connection carries on.
+func (x *Exchange) finish() bool {
+	x.Settle()
 	if !x.keep || x.Truncated {
 		return false
 	}

@@ -64,6 +64,7 @@ type stream struct {
 	body   *replay
 	record record.Record
 	grpc   bool
+	http   *config.HTTP // the listener's as it is now: policies reach connections that are kept open
 }
 
 // ServeHTTP implements http.Handler.
@@ -71,17 +72,20 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.running.Add(1)
 	defer s.running.Done()
 	x := &stream{session: s, w: w, r: r, grpc: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
+	view, conn := s.server.config.Clusters.View(), s.conn
+	conn.Refresh(view.Config)
+	x.http = conn.HTTP
 	x.begin()
 	defer x.finish()
 	if !x.normalize() {
 		return
 	}
-	permit, policy := authz.Request(s.http.RBAC, &s.conn.Peer, &x.query)
+	permit, policy := authz.Request(x.http.RBAC, &s.conn.Peer, &x.query)
 	switch {
 	case !permit.Granted():
 		x.call.Deny(policy)
 		x.reply()
-	case !s.server.config.Clusters.View().Start(&x.call, &x.query, s.http, x.record.Start):
+	case !view.Start(&x.call, &x.query, x.http, x.record.Start):
 		x.reply()
 	default:
 		x.forward(permit)

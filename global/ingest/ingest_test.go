@@ -1,0 +1,145 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/protobuf/proto"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
+)
+
+// slowRaft takes 10 ms for an entry and remembers how many parts each had.
+type slowRaft struct {
+	mu      sync.Mutex
+	entries []int
+	err     error
+}
+
+func (r *slowRaft) Propose(_ context.Context, c *pb.Command) (*pb.CommandResult, error) {
+	time.Sleep(10 * time.Millisecond)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.entries = append(r.entries, len(c.GetParts()))
+	return &pb.CommandResult{Index: uint64(len(r.entries)), Applied: make([]bool, len(c.GetParts()))}, r.err
+}
+
+func TestALonePartLeavesAtOnceAndAStormIsMerged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		raft := new(slowRaft)
+		c := newCoalescer(raft, func(int) {})
+		ctx, cancel := context.WithCancel(t.Context())
+		go c.run(ctx)
+		began := time.Now()
+		if _, _, err := c.do(ctx, &pb.CommandPart{}); err != nil || time.Since(began) != 10*time.Millisecond {
+			t.Errorf("alone: %v after %v", err, time.Since(began))
+		}
+		var group sync.WaitGroup
+		for range 100 {
+			group.Go(func() {
+				if _, _, err := c.do(ctx, &pb.CommandPart{}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+		if len(raft.entries) != 3 || raft.entries[1]+raft.entries[2] != 100 {
+			t.Errorf("entries %v, want the lone one and two for the storm", raft.entries)
+		}
+		raft.err = errors.New("no leader")
+		if _, _, err := c.do(ctx, &pb.CommandPart{}); err == nil {
+			t.Error("the proposal's error is lost")
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestEntriesAreBounded(t *testing.T) {
+	big := &submission{bytes: maxEntryBytes}
+	small := &submission{bytes: 10}
+	for i, test := range []struct {
+		waiting []*submission
+		want    int
+	}{
+		{[]*submission{big, small}, 1}, {[]*submission{small, small, big, small}, 2}, {[]*submission{small, small}, 2}, {[]*submission{{bytes: 2 * maxEntryBytes}}, 1},
+	} {
+		if got := len(fill(test.waiting)); got != test.want {
+			t.Errorf("%d: %d parts, want %d", i, got, test.want)
+		}
+	}
+}
+
+func TestSpeedLimitMakesWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b bucket
+		config := Config{ObjectsPerSecond: 2000, Burst: 20000}
+		began := time.Now()
+		for range 24 {
+			if err := b.take(t.Context(), 1000, config, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began).Round(100 * time.Millisecond); took != 2*time.Second {
+			t.Errorf("24 000 objects took %v, want 2 s", took)
+		}
+	})
+}
+
+func TestQuotas(t *testing.T) {
+	u, c := newUsage(), Config{MaxEndpoints: 3, MaxServices: 1}
+	slice := func(name string, n int) *mesh.EndpointSlice {
+		return &mesh.EndpointSlice{Service: mesh.ServiceName{Namespace: "shop", Name: "a"}, Cluster: "west", Slice: name, Endpoints: make([]mesh.Endpoint, n)}
+	}
+	u.set(slice("a", 2))
+	if u.exceeded(slice("b", 1), c) != nil || u.exceeded(slice("a", 3), c) != nil {
+		t.Error("refused within the quota")
+	}
+	if r := u.exceeded(slice("b", 2), c); r == nil || r.Reason != Quota {
+		t.Errorf("endpoints beyond the quota: %v", r)
+	}
+	u.set(&mesh.Service{Name: mesh.ServiceName{Namespace: "shop", Name: "a"}, Cluster: "west"})
+	if r := u.exceeded(&mesh.Service{Name: mesh.ServiceName{Namespace: "shop", Name: "b"}, Cluster: "west"}, c); r == nil {
+		t.Error("services beyond the quota")
+	}
+	u.remove(slice("a", 2).Key())
+	if u.endpoints != 0 {
+		t.Errorf("%d endpoints after the removal", u.endpoints)
+	}
+}
+
+// Whatever an agent sends, an object that passes belongs to its cluster.
+func FuzzCheck(f *testing.F) {
+	west := &mesh.Cluster{
+		ID: "west", Region: "eu", TrustDomain: spiffeid.RequireTrustDomainFromString("west.mesh"), Namespaces: []string{"shop"},
+		Networks: []mesh.NetworkRange{{Name: "n1", CIDRs: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16")}}}, State: mesh.ClusterActive,
+	}
+	for _, o := range []*pb.Object{
+		{}, {Kind: &pb.Object_Cluster{Cluster: meshpb.EncodeCluster(west)}},
+		{Kind: &pb.Object_Gateway{Gateway: &pb.Gateway{Cluster: "west", Name: "g", Network: "n1", Address: "10.1.0.1", Port: 1}}},
+		{Kind: &pb.Object_Federation{Federation: &pb.Federation{TrustDomain: "west.mesh", Cluster: "west", Bundle: []byte("{}"), Chain: [][]byte{{1}}}}},
+	} {
+		data, _ := proto.Marshal(o)
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		object, err := meshpb.Unmarshal(data)
+		if err != nil || Check(west, object, nil, time.Unix(1_800_000_000, 0)) != nil {
+			return
+		}
+		if f, ok := object.(*mesh.Federation); ok && f.TrustDomain == west.TrustDomain {
+			return
+		}
+		if id, ok := object.Key().Cluster(); !ok || id != west.ID {
+			t.Fatalf("%s passed", object.Key())
+		}
+	})
+}

@@ -1,0 +1,79 @@
+package replica
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+)
+
+func slice(n int) *pb.Object {
+	return &pb.Object{Kind: &pb.Object_EndpointSlice{EndpointSlice: &pb.EndpointSlice{
+		Service: &pb.ServiceName{Namespace: "shop", Name: fmt.Sprintf("s%d", n%1000)}, Cluster: "a", Slice: fmt.Sprintf("e%d", n/1000%10),
+		Endpoints: []*pb.Endpoint{{
+			Name: "e", Address: "10.0.0.1", Ports: map[string]uint32{"http": 8080}, Network: "n1", Health: pb.Health_HEALTH_HEALTHY,
+			Weight: uint32(n%65535 + 1), Locality: &pb.Locality{Region: "eu", Zone: "a"}, Identity: "spiffe://a.mesh/ns/shop/sa/s",
+		}},
+	}}}
+}
+
+func threeOnDisk(b *testing.B) *Replica {
+	p := newPlane(b, "a", "b", "c")
+	for id := range p.members {
+		p.start(id, nil)
+	}
+	for _, n := range p.nodes {
+		<-n.store.Ready()
+	}
+	return p.nodes[p.leader()].Replica
+}
+
+// One endpoint change alone, three replicas in one process, logs on disk with fsync. Reports the median.
+func BenchmarkProposeOne(b *testing.B) {
+	leader := threeOnDisk(b)
+	var took []time.Duration
+	n := 0
+	for b.Loop() {
+		n++
+		start := time.Now()
+		if _, err := leader.Propose(b.Context(), put(slice(n))); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// Batches of 256 endpoint changes, as the ingest makes them of a storm, from eight proposers at once.
+func BenchmarkProposeBatches(b *testing.B) {
+	leader := threeOnDisk(b)
+	const batch, proposers = 256, 8
+	start, jobs := time.Now(), make(chan int)
+	var group sync.WaitGroup
+	for range proposers {
+		group.Go(func() {
+			for n := range jobs {
+				objects := make([]*pb.Object, batch)
+				for i := range objects {
+					objects[i] = slice(n*batch + i)
+				}
+				if _, err := leader.Propose(b.Context(), put(objects...)); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	n := 0
+	for b.Loop() {
+		jobs <- n
+		n++
+	}
+	close(jobs)
+	group.Wait()
+	b.ReportMetric(float64(n*batch)/time.Since(start).Seconds(), "changes/s")
+}

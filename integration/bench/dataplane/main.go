@@ -1,0 +1,203 @@
+// Command dataplane measures what a request costs in the proxy, beside nginx, HAProxy, httputil.ReverseProxy and,
+// if its binary is given, Envoy, in one run on one machine: one hop in plain text, and a sidecar-to-sidecar chain
+// with mutual TLS.
+//
+//	go run ./integration/bench/dataplane [-seconds 3] [-rate 2000] [-envoy PATH]
+//
+// Every proxy is one process on core 0 with one worker; clients and the upstream share core 1. CPU is user and system
+// time of the proxy's process from /proc/PID/stat, divided by the requests it answered. Latency is measured at a
+// fixed rate from the time at which a request was due.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+type settings struct {
+	seconds time.Duration
+	rate    int
+	conns   int
+	envoy   string
+	only    string
+}
+
+func main() {
+	var s settings
+	role := flag.String("role", "", "internal: run as this proxy")
+	dir := flag.String("dir", "", "internal: directory of the run")
+	listen := flag.String("listen", "", "internal: address to listen on")
+	upstream := flag.String("upstream", "", "internal: address of the upstream")
+	flag.DurationVar(&s.seconds, "time", 3*time.Second, "duration of each of the two measurements of each proxy")
+	flag.IntVar(&s.rate, "rate", 2000, "requests per second of the latency measurement")
+	flag.IntVar(&s.conns, "connections", 16, "kept connections of the load")
+	flag.StringVar(&s.envoy, "envoy", "", "path of an Envoy binary; empty leaves it out")
+	flag.StringVar(&s.only, "only", "", "measure only the proxy of this name")
+	flag.Parse()
+	var err error
+	if *role != "" {
+		err = serveRole(*role, *dir, *listen, *upstream)
+	} else {
+		err = bench(s)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+func pin(pid, core int) error {
+	var set unix.CPUSet
+	set.Set(core)
+	return unix.SchedSetaffinity(pid, &set)
+}
+
+// hop is a proxy under measurement: one process, or two in a chain.
+type hop struct {
+	name  string
+	start func(b *run) (address string, err error)
+}
+
+// run is one measurement's processes.
+type run struct {
+	settings
+	dir      string
+	upstream string
+	commands []*exec.Cmd
+}
+
+func bench(s settings) error {
+	dir, err := os.MkdirTemp("", "dataplane")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := writeIdentities(dir); err != nil {
+		return err
+	}
+	if err := pin(0, 1); err != nil {
+		return fmt.Errorf("pin: %w", err)
+	}
+	upstream, err := startUpstream()
+	if err != nil {
+		return err
+	}
+	for _, group := range []struct {
+		name string
+		hops []hop
+	}{{"plain hop", plainHops(s)}, {"mTLS chain of two", chainHops(s)}} {
+		fmt.Printf("\n%-22s %10s %12s %10s %10s %8s\n", group.name, "req/s", "CPU us/req", "p50 us", "p99 us", "x ours")
+		ours := 0.0
+		for _, h := range group.hops {
+			if s.only != "" && s.only != h.name {
+				continue
+			}
+			result, err := measure(&run{settings: s, dir: dir, upstream: upstream}, h)
+			if err != nil {
+				fmt.Printf("%-22s %v\n", h.name, err)
+				continue
+			}
+			if ours == 0 {
+				ours = result.cpu
+			}
+			fmt.Printf("%-22s %10.0f %12.1f %10.0f %10.0f %8.2f\n", h.name, result.rps, result.cpu, us(result.p50), us(result.p99), result.cpu/ours)
+		}
+	}
+	return nil
+}
+
+func us(d time.Duration) float64 { return float64(d) / 1e3 }
+
+type measured struct {
+	rps, cpu float64
+	p50, p99 time.Duration
+}
+
+func measure(r *run, h hop) (out measured, err error) {
+	defer r.stop()
+	address, err := h.start(r)
+	if err != nil {
+		return out, err
+	}
+	if err := waitFor(address); err != nil {
+		return out, err
+	}
+	if _, err := closedLoop(address, r.conns, 500*time.Millisecond); err != nil { // warm up
+		return out, err
+	}
+	before := r.cpu()
+	n, err := closedLoop(address, r.conns, r.seconds)
+	if err != nil {
+		return out, err
+	}
+	out.rps = float64(n) / r.seconds.Seconds()
+	out.cpu = float64((r.cpu() - before).Microseconds()) / float64(n)
+	out.p50, out.p99, err = fixedRate(address, r.conns, r.rate, r.seconds)
+	return out, err
+}
+
+// command starts a process on core 0.
+func (r *run) command(name string, args ...string) error {
+	c := exec.Command(name, args...)
+	c.Stderr = os.Stderr
+	if err := pin(0, 0); err != nil { // inherited
+		return err
+	}
+	err := c.Start()
+	if back := pin(0, 1); err == nil {
+		err = back
+	}
+	if err == nil {
+		r.commands = append(r.commands, c)
+	}
+	return err
+}
+
+// own starts this program in a role.
+func (r *run) own(role, upstream string) (string, error) {
+	listen := freeAddress()
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	return listen, r.command(self, "-role", role, "-dir", r.dir, "-listen", listen, "-upstream", upstream)
+}
+
+func (r *run) stop() {
+	for _, c := range r.commands {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	}
+}
+
+func freeAddress() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "127.0.0.1:0"
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func waitFor(address string) error {
+	for range 100 {
+		c, err := net.Dial("tcp", address)
+		if err == nil {
+			return c.Close()
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("nobody listens on %s", address)
+}
+
+func (r *run) file(name, content string) (string, error) {
+	path := filepath.Join(r.dir, name)
+	return path, os.WriteFile(path, []byte(content), 0o600)
+}

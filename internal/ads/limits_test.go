@@ -1,0 +1,94 @@
+package ads
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+
+	"github.com/periplus-mesh/periplus/internal/memnet"
+	"github.com/periplus-mesh/periplus/internal/xds"
+)
+
+// TestSlowConsumer: a client that does not answer, and one that does not even read, is let go after a minute.
+func TestSlowConsumer(t *testing.T) {
+	for _, size := range []int{10, 900 << 10} {
+		synctest.Test(t, func(t *testing.T) {
+			network := new(memnet.Network)
+			state := newStore(world{}.with(xds.Endpoints, "c", string(make([]byte, size))))
+			agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+			defer agent.stop()
+			stream, done := open(t, network)
+			defer done()
+			must(t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl: string(xds.Endpoints), ResourceNamesSubscribe: []string{"c"},
+			}))
+			time.Sleep(55 * time.Second)
+			if n := len(agent.server.Streams()); n != 1 {
+				t.Fatalf("%d streams after 55 s", n)
+			}
+			time.Sleep(30 * time.Second)
+			if n := len(agent.server.Streams()); n != 0 {
+				t.Errorf("%d streams after 85 s", n)
+			}
+		})
+	}
+}
+
+// TestRequestRate: requests beyond the rate are read later, and cost no other stream anything.
+func TestRequestRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := new(memnet.Network)
+		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: newStore(shop(1))})
+		defer agent.stop()
+		stream, done := open(t, network)
+		defer done()
+		start := time.Now()
+		for i := range 140 {
+			must(t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{
+				TypeUrl: string(xds.Endpoints), ResourceNamesSubscribe: []string{fmt.Sprint("n", i)},
+			}))
+		}
+		for seen := 0; seen < 140; {
+			m, err := stream.Recv()
+			must(t, err)
+			seen += len(m.GetRemovedResources())
+			must(t, stream.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce()}))
+		}
+		if took := time.Since(start); took < 4*time.Second || took > 8*time.Second {
+			t.Errorf("140 requests took %v; 40 are free and the others 50 ms each", took)
+		}
+	})
+}
+
+// TestCoalescing: a lone change leaves at once; of a storm every stream is sent the end, in few pushes.
+func TestCoalescing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, state := new(memnet.Network), newStore(shop(1))
+		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state, PushesPerSecond: 10})
+		defer agent.stop()
+		p := newProxy(network, "agent")
+		defer p.start(t)()
+		settle()
+		before := p.received()
+		state.value.Set(state.value.Latest().with(xds.Endpoints, "c0", "lone"))
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if got := p.get(xds.Endpoints, "c0"); got != "lone" {
+			t.Errorf("c0 is %q after 1 ms", got)
+		}
+		for i := range 1000 {
+			state.value.Set(state.value.Latest().with(xds.Endpoints, "c0", fmt.Sprint(i)))
+			time.Sleep(time.Millisecond)
+		}
+		settle()
+		if got := p.get(xds.Endpoints, "c0"); got != "999" {
+			t.Errorf("c0 is %q after the storm", got)
+		}
+		if n := p.received() - before; n > 15 {
+			t.Errorf("1000 changes in 1 s were sent in %d pushes, the limit is 10/s", n)
+		}
+	})
+}

@@ -1,0 +1,280 @@
+package http2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/forward"
+	"github.com/periplus-mesh/periplus/proxy/record"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// records keeps what is observed.
+type records struct {
+	mu  sync.Mutex
+	all []record.Record
+}
+
+func (r *records) Observe(x *record.Record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.all = append(r.all, *x)
+}
+
+// bench is a client, the server under test and an application.
+type bench struct {
+	server  *Server
+	records records
+	client  *http.Client
+	url     string
+}
+
+func h2Only() *http.Protocols {
+	p := new(http.Protocols)
+	p.SetUnencryptedHTTP2(true)
+	return p
+}
+
+func newBench(t *testing.T, app http.Handler, change func(*config.Forward, *config.Settings)) *bench {
+	t.Helper()
+	upstream, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	protocols := h2Only()
+	protocols.SetHTTP1(true)
+	application := &http.Server{Handler: app, Protocols: protocols}
+	go application.Serve(upstream)
+	forwarding := &config.Forward{Clusters: []config.WeightedCluster{{Name: "c", Weight: 1}}, TotalWeight: 1}
+	settings := &config.Settings{Name: "c", ConnectTimeout: time.Second, Protocol: config.UpstreamHTTP2, Balance: config.Balance{RingMax: 1024},
+		Breakers: [2]config.Breaker{{MaxConnections: 100, MaxPending: 100, MaxRequests: 100, MaxRetries: 3}}}
+	if change != nil {
+		change(forwarding, settings)
+	}
+	h := &config.HTTP{MaxHeaderKiB: 60, MaxConcurrentStreams: 100, Routes: &config.RouteTable{VirtualHosts: []*config.VirtualHost{{
+		Name: "v", Domains: []string{"*"}, Routes: []*config.Route{{Match: config.RouteMatch{Path: config.PathMatch{Value: "/"}}, Forward: forwarding}}}}}}
+	l := &config.Listener{Name: "l", Chains: []*config.FilterChain{{HTTP: h}}}
+	clusters := forward.NewClusters(forward.ClustersConfig{})
+	clusters.Update(&config.Config{Listeners: map[string]*config.Listener{"l": l}, Clusters: map[string]*config.Cluster{"c": {Name: "c", Settings: settings,
+		Endpoints: &config.Endpoints{Overprovisioning: 140, Localities: []config.Locality{{Endpoints: []config.Endpoint{
+			{Address: netip.MustParseAddrPort(upstream.Addr().String()), Weight: 1}}}}}}}})
+	b := &bench{}
+	b.server = New(Config{Clusters: clusters, Observer: &b.records})
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { _ = b.server.Run(ctx) })
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				b.server.ServeConn(ctx, conn, forward.Connection{Reporter: record.Source, Listener: l, HTTP: h})
+			})
+		}
+	})
+	transport := &http.Transport{Protocols: h2Only()}
+	b.client, b.url = &http.Client{Transport: transport, Timeout: 20 * time.Second}, "http://"+listener.Addr().String()
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		listener.Close()
+		ended, end := context.WithTimeout(context.Background(), time.Second)
+		defer end()
+		b.server.Drain()
+		b.server.Wait(ended)
+		cancel()
+		running.Wait()
+		application.Close()
+	})
+	return b
+}
+
+func TestBodiesHeadersAndTrailersPass(t *testing.T) {
+	for _, protocol := range []config.Protocol{config.UpstreamHTTP2, config.UpstreamHTTP1} {
+		b := newBench(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Trailer", "X-Sum")
+			w.Header().Set("X-Path", r.RequestURI)
+			w.Header().Set("X-Proto", r.Proto)
+			_ = http.NewResponseController(w).EnableFullDuplex() // over HTTP/1.1 net/http stops reading otherwise
+			n, _ := io.Copy(w, r.Body)
+			w.Header().Set("X-Sum", fmt.Sprint(n))
+		}), func(_ *config.Forward, s *config.Settings) { s.Protocol = protocol })
+		response, err := b.client.Post(b.url+"/a//b/../c?q=%20", "text/plain", io.LimitReader(zeros{}, 3<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := io.Copy(io.Discard, response.Body)
+		if err != nil || n != 3<<20 || response.Trailer.Get("X-Sum") != fmt.Sprint(3<<20) || response.Header.Get("X-Path") != "/a/c?q=%20" {
+			t.Errorf("%d bytes, %v, %v %v", n, err, response.Trailer, response.Header)
+		}
+		if want := map[config.Protocol]string{config.UpstreamHTTP2: "HTTP/2.0", config.UpstreamHTTP1: "HTTP/1.1"}[protocol]; response.Header.Get("X-Proto") != want {
+			t.Errorf("upstream spoke %s", response.Header.Get("X-Proto"))
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func TestARetryReplaysTheBody(t *testing.T) {
+	var calls atomic.Int64
+	b := newBench(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if calls.Add(1) < 3 {
+			w.WriteHeader(503)
+			return
+		}
+		_, _ = w.Write(body)
+	}), func(f *config.Forward, _ *config.Settings) {
+		f.Retry = &config.RetryPolicy{On: config.Retry5xx, Attempts: 2, BackoffBase: time.Millisecond, BackoffMax: time.Millisecond, HostAttempts: 1}
+	})
+	response, err := b.client.Post(b.url+"/", "text/plain", io.MultiReader(strings.NewReader("again "), strings.NewReader("and again")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != 200 || string(body) != "again and again" || calls.Load() != 3 {
+		t.Errorf("%d %q after %d calls", response.StatusCode, body, calls.Load())
+	}
+}
+
+func TestACutResponseIsCut(t *testing.T) {
+	b := newBench(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}), nil)
+	response, err := b.client.Get(b.url + "/")
+	if err == nil {
+		_, err = io.ReadAll(response.Body)
+	}
+	if err == nil {
+		t.Error("a response that was cut looks whole")
+	}
+}
+
+func TestTimeoutIsAnswered(t *testing.T) {
+	b := newBench(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }),
+		func(f *config.Forward, _ *config.Settings) { f.Timeout = 20 * time.Millisecond })
+	response, err := b.client.Get(b.url + "/")
+	if err != nil || response.StatusCode != 504 {
+		t.Errorf("%v %v", response, err)
+	}
+}
+
+func TestDrainFinishesWhatRuns(t *testing.T) {
+	began, go1 := make(chan struct{}), make(chan struct{})
+	b := newBench(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(began)
+		<-go1
+		_, _ = io.WriteString(w, "done")
+	}), nil)
+	result := make(chan error, 1)
+	go func() {
+		response, err := b.client.Get(b.url + "/")
+		if err == nil {
+			if body, _ := io.ReadAll(response.Body); string(body) != "done" {
+				err = errors.New(string(body))
+			}
+		}
+		result <- err
+	}()
+	<-began
+	b.server.Drain()
+	close(go1)
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	b.server.Wait(ctx)
+	if ctx.Err() != nil {
+		t.Error("the connection did not end by itself")
+	}
+}
+
+func TestWhoAbandonsTooManyStreamsIsSentAway(t *testing.T) {
+	b := newBench(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), nil)
+	gone := func() (n int) {
+		b.records.mu.Lock()
+		defer b.records.mu.Unlock()
+		for i := range b.records.all {
+			if b.records.all[i].Flags&record.DownstreamGone != 0 {
+				n++
+			}
+		}
+		return n
+	}
+	var work sync.WaitGroup
+	for range 20 {
+		work.Go(func() {
+			for range resetBudget / 20 {
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+				request, _ := http.NewRequestWithContext(ctx, http.MethodGet, b.url+"/", nil)
+				if response, err := b.client.Do(request); err == nil {
+					response.Body.Close()
+				}
+				cancel()
+			}
+		})
+	}
+	work.Wait()
+	if n := gone(); n == 0 {
+		t.Fatalf("%d streams were abandoned", n)
+	}
+}
+
+func TestGRPCStatuses(t *testing.T) {
+	for status, want := range map[int]int{200: 0, 400: 13, 403: 7, 404: 12, 503: 14, 504: 14} {
+		if grpcOf[status] != want {
+			t.Errorf("%d: %d", status, grpcOf[status])
+		}
+	}
+	if got := grpcMessage("50% ü\n"); got != "50%25 %C3%BC%0A" {
+		t.Error(got)
+	}
+}
+
+func TestReplayHandsOnWhatAnAbandonedReaderRead(t *testing.T) {
+	source, feed := io.Pipe()
+	body := newReplay(source, 100)
+	first := body.reader()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = first.Read(make([]byte, 100)) // blocked in the source when the next attempt begins
+	}()
+	go func() {
+		_, _ = feed.Write([]byte("hello "))
+		_, _ = feed.Write([]byte("world"))
+		feed.Close()
+	}()
+	<-done
+	got, err := io.ReadAll(body.reader())
+	if err != nil || string(got) != "hello world" {
+		t.Errorf("%q %v", got, err)
+	}
+}
