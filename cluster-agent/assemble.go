@@ -61,7 +61,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 
 func assemble(c Config, identity *credential.Credential) (*agent, error) {
 	cluster := identity.Cluster()
-	store := new(mesh.Store)
+	store := c.Store
 	a := &agent{
 		config: c, credential: identity, store: store, sourcesRead: make(chan struct{}),
 		table:   own.New(store, own.Owner{Cluster: cluster.ID, Domain: cluster.TrustDomain}),

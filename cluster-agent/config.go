@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/federate"
+	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 )
 
@@ -47,6 +48,9 @@ type Config struct {
 	// Dial connects to a controller; nil = TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
+	// Store holds what the agent knows, for programs that look on; nil = a store of its own.
+	Store *mesh.Store
+
 	// Log; nil discards.
 	Log *slog.Logger
 	// Metrics; nil = a registry of its own.
@@ -74,6 +78,9 @@ func (c *Config) validate() error {
 		c.Dial = func(ctx context.Context, address string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
 		}
+	}
+	if c.Store == nil {
+		c.Store = new(mesh.Store)
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)

@@ -48,6 +48,8 @@ type Config struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// InMemory keeps the log in memory; for simulation only.
 	InMemory bool
+	// Store holds the state, for programs that look on; nil is a store of its own.
+	Store *mesh.Store
 }
 
 // Peer is one initial replica.

@@ -44,7 +44,10 @@ func build(c *Config) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &parts{config: c, store: new(mesh.Store), own: own, board: observe.NewBoard(c.ID)}
+	p := &parts{config: c, store: c.Store, own: own, board: observe.NewBoard(c.ID, c.place())}
+	if p.store == nil {
+		p.store = new(mesh.Store)
+	}
 	p.verifier = newVerifier(own, p.store, c.Log)
 	p.pool = &peer.Pool{Source: own, Domain: c.PKI.TrustDomain(), Dial: c.Dial}
 	if p.replica, err = c.replica(p, p.store); err != nil {
@@ -74,6 +77,15 @@ func build(c *Config) (*parts, error) {
 		Static:   c.Dashboard, Metrics: promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{}), Log: c.Log,
 	})
 	return p, err
+}
+
+// place is what the other replicas tell people of this one.
+func (c *Config) place() observe.Place {
+	place := observe.Place{Region: c.Region}
+	if c.DashboardListener != nil {
+		place.Dashboard = "http://" + c.DashboardListener.Addr().String() + "/"
+	}
+	return place
 }
 
 func author(ctx context.Context) (string, error) {

@@ -54,7 +54,7 @@ func (s *sidecar) drain(ctx context.Context) {
 // end takes no new connections, waits for the requests that run, and when ctx ends cuts them.
 func (h *half) end(ctx context.Context) {
 	h.listeners.close()
-	h.http2.Drain()
+	h.http2.Drain(ctx)
 	h.forwarder.CloseIdle()
 	h.forwarder.Wait(ctx)
 	h.http2.Wait(ctx)

@@ -83,7 +83,7 @@ func TestRequestFlowsOverMutualTLS(t *testing.T) {
 	eventually(t, "healthy", func() bool { return m.health("catalog") == periplusv1.Health_HEALTH_HEALTHY })
 	_, metrics := get(m.cart.admin + "/stats/prometheus")
 	for _, want := range []string{"istio_requests_total{", `connection_security_policy="mutual_tls"`,
-		`destination_principal="eu-west.mesh/ns/shop/sa/catalog"`, `destination_service="catalog.shop.svc.cluster.local"`, `destination_region="eu"`} {
+		`destination_principal="spiffe://eu-west.mesh/ns/shop/sa/catalog"`, `destination_service="catalog.shop.svc.cluster.local"`, `destination_region="eu"`} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("metrics lack %s", want)
 		}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,7 +20,7 @@ func demoCommand() *cobra.Command {
 
 func demoShop() *cobra.Command {
 	config := demo.ShopConfig{}
-	var services []string
+	var services, grpc, echo []string
 	command := &cobra.Command{
 		Use: "shop", Short: "Serve services of the shop", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -35,6 +37,12 @@ func demoShop() *cobra.Command {
 				}
 				config.Services = append(config.Services, demo.Service{Name: name, Listener: listener, Next: next, Proxy: proxy})
 			}
+			if err := morePorts("grpc", grpc, config.Services, func(s *demo.Service) *net.Listener { return &s.GRPC }); err != nil {
+				return err
+			}
+			if err := morePorts("echo", echo, config.Services, func(s *demo.Service) *net.Listener { return &s.Echo }); err != nil {
+				return err
+			}
 			return interrupted(c.Context(), demo.RunShop(c.Context(), config))
 		},
 	}
@@ -43,7 +51,26 @@ func demoShop() *cobra.Command {
 	flags.StringVar(&config.Region, "region", "", "region that the answers name")
 	flags.StringVar(&config.Zone, "zone", "", "zone that the answers name")
 	flags.StringArrayVar(&services, "service", nil, "NAME=ADDRESS[=NEXT@PROXY]: a service, and whom it asks through which proxy (repeatable)")
+	flags.StringArrayVar(&grpc, "grpc", nil, "NAME=ADDRESS: the service also answers gRPC, the standard health service (repeatable)")
+	flags.StringArrayVar(&echo, "echo", nil, "NAME=ADDRESS: the service also echoes TCP connections (repeatable)")
 	return command
+}
+
+// morePorts opens what a flag says, NAME=ADDRESS, for the service of that name.
+func morePorts(flag string, values []string, services []demo.Service, port func(*demo.Service) *net.Listener) error {
+	for _, value := range values {
+		name, address, _ := strings.Cut(value, "=")
+		i := slices.IndexFunc(services, func(s demo.Service) bool { return s.Name == name })
+		if i < 0 || address == "" {
+			return cli.Exit(cli.ExitUsage, fmt.Errorf("--%s %q: want NAME=ADDRESS, NAME being one of --service", flag, value))
+		}
+		listener, err := listen(flag, address)
+		if err != nil {
+			return err
+		}
+		*port(&services[i]) = listener
+	}
+	return nil
 }
 
 func demoTraffic() *cobra.Command {

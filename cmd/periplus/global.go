@@ -166,14 +166,15 @@ func globalMembers() *cobra.Command {
 func globalJoin() *cobra.Command {
 	var voter bool
 	command := &cobra.Command{
-		Use: "join ID RAFT-ADDRESS", Short: "Let a replica join", Args: cobra.ExactArgs(2),
-		Long: "Lets a replica join. It must have keys of this control plane ('global init --replica ID') and run with --join.",
+		Use: "join ID RAFT-ADDRESS MESH-ADDRESS", Short: "Let a replica join", Args: cobra.ExactArgs(3),
+		Long: `Lets a replica join; one that runs with --join asks for that by itself. It must have keys of this control plane:
+'global init --replica ID' adds them to an existing folder of keys.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := connectTo(c)
 			if err != nil {
 				return err
 			}
-			_, err = client.Mesh.AddMember(c.Context(), connect.NewRequest(&pb.AddMemberRequest{Id: args[0], Address: args[1], Voter: voter}))
+			_, err = client.Mesh.AddMember(c.Context(), connect.NewRequest(&pb.AddMemberRequest{Id: args[0], Address: args[1] + "," + args[2], Voter: voter}))
 			if err != nil {
 				return err
 			}

@@ -10,7 +10,6 @@ import (
 	"connectrpc.com/connect"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/api/periplus/v1/periplusv1connect"
 	"github.com/periplus-mesh/periplus/global/observe"
 	"github.com/periplus-mesh/periplus/global/peer"
@@ -146,5 +145,4 @@ func (s *server) latest() *mesh.Snapshot {
 var (
 	_ periplusv1connect.ClusterServiceHandler = (*server)(nil)
 	_ periplusv1connect.MeshServiceHandler    = (*server)(nil)
-	_                                         = (*pb.Cluster)(nil)
 )

@@ -105,7 +105,11 @@ func (s *server) ListMembers(context.Context, *connect.Request[pb.ListMembersReq
 func (s *server) members(now time.Time) (out []*pb.MemberStatus) {
 	leader := s.Replicas.Leader()
 	for _, m := range s.Replicas.Members() {
-		status := &pb.MemberStatus{Id: m.ID, Address: m.Address.String(), Role: "follower", Voter: m.Voter, AppliedIndex: s.Replicas.Applied()}
+		place := s.Board.Place(m.ID)
+		status := &pb.MemberStatus{
+			Id: m.ID, Address: m.Address.Raft, Role: "follower", Voter: m.Voter, AppliedIndex: s.Replicas.Applied(),
+			Region: place.Region, Dashboard: place.Dashboard,
+		}
 		if m.ID != s.ID {
 			age, applied, ok := s.Board.Replica(m.ID, now)
 			status.AppliedIndex, status.AgeMs = applied, age.Milliseconds()

@@ -36,6 +36,7 @@ type Seen struct {
 // Board is the observations of one replica and, as they shared them, of the others. Safe for concurrent use.
 type Board struct {
 	replica string
+	place   Place
 
 	mu     sync.Mutex
 	own    map[mesh.ClusterID]*entry            // guarded by mu
@@ -54,12 +55,19 @@ type entry struct {
 type heard struct {
 	at      time.Time
 	applied uint64
+	place   Place
+}
+
+// Place is where a replica runs and where people look at it.
+type Place struct {
+	Region    string
+	Dashboard string // URL; "" if it serves none
 }
 
 // NewBoard makes the board of a replica.
-func NewBoard(replica string) *Board {
+func NewBoard(replica string, place Place) *Board {
 	return &Board{
-		replica: replica, own: make(map[mesh.ClusterID]*entry),
+		replica: replica, place: place, own: make(map[mesh.ClusterID]*entry),
 		others: make(map[string]map[mesh.ClusterID]*entry), heard: make(map[string]heard),
 	}
 }
@@ -171,7 +179,7 @@ func merge(winner, loser Seen) Seen {
 func (b *Board) Observations(now time.Time, applied uint64) *pb.Observations {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := &pb.Observations{Replica: b.replica, AppliedIndex: applied}
+	out := &pb.Observations{Replica: b.replica, AppliedIndex: applied, Region: b.place.Region, Dashboard: b.place.Dashboard}
 	for id, e := range b.own {
 		c := &pb.ClusterObservation{
 			Cluster: string(id), Connected: e.connected, AgeMs: now.Sub(e.heardAt).Milliseconds(), AgentVersion: e.session.AgentVersion,
@@ -201,7 +209,7 @@ func (b *Board) Receive(replica string, o *pb.Observations, now time.Time) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.others[replica], b.heard[replica] = entries, heard{now, o.GetAppliedIndex()}
+	b.others[replica], b.heard[replica] = entries, heard{now, o.GetAppliedIndex(), Place{o.GetRegion(), o.GetDashboard()}}
 }
 
 func millis(n int64) time.Duration { return time.Duration(max(n, 0)) * time.Millisecond }
@@ -212,6 +220,16 @@ func (b *Board) Replica(id string, now time.Time) (age time.Duration, applied ui
 	defer b.mu.Unlock()
 	h, ok := b.heard[id]
 	return now.Sub(h.at), h.applied, ok
+}
+
+// Place of a replica, the own one included; zero if it was never heard.
+func (b *Board) Place(id string) Place {
+	if id == b.replica {
+		return b.place
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.heard[id].place
 }
 
 // Forget drops replicas and clusters that exist no more.

@@ -14,7 +14,7 @@ func share(from, to *Board, now time.Time) { to.Receive(from.replica, from.Obser
 
 func TestEveryReplicaKnowsEveryAgent(t *testing.T) {
 	now := time.Now()
-	a, b := NewBoard("a"), NewBoard("b")
+	a, b := NewBoard("a", Place{}), NewBoard("b", Place{})
 	if err := a.Connect(Session{Cluster: "west", Instance: "1", AgentVersion: "v1"}, now); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func TestEveryReplicaKnowsEveryAgent(t *testing.T) {
 // F26: a second agent for the same cluster.
 func TestSecondInstanceIsRefusedWhileTheFirstLives(t *testing.T) {
 	now := time.Now()
-	a, b := NewBoard("a"), NewBoard("b")
+	a, b := NewBoard("a", Place{}), NewBoard("b", Place{})
 	first, second := Session{Cluster: "west", Instance: "1"}, Session{Cluster: "west", Instance: "2"}
 	if err := a.Connect(first, now); err != nil {
 		t.Fatal(err)

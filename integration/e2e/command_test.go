@@ -30,7 +30,7 @@ func TestCommands(t *testing.T) {
 	}{
 		{[]string{"cluster", "list"}, 0, []string{"NAME", "eu-west", "us-east", "ap-south", "Connected"}},
 		{[]string{"cluster", "list", "-o", "wide"}, 0, []string{"TRUST-DOMAIN", "eu-west.mesh"}},
-		{[]string{"cluster", "describe", "eu-west"}, 0, []string{"Trust domain:", "eu-west.mesh", "127.31.1.0/24"}},
+		{[]string{"cluster", "describe", "eu-west"}, 0, []string{"Trust domain:", "eu-west.mesh", prefix + ".1.0/24"}},
 		{[]string{"cluster", "describe", "nowhere"}, 65, []string{"nowhere"}},
 		{[]string{"services"}, 0, []string{"catalog.shop", "storefront.shop"}},
 		{[]string{"global", "members"}, 0, []string{"controller-eu-west", "leader", "follower"}},
@@ -40,7 +40,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"cluster", "list", "-o", "xml"}, 64, []string{"xml"}},
 		{[]string{"cluster", "register"}, 64, []string{"Usage"}},
 		{[]string{"policy", "get", "virtualservice", "none", "-n", "shop"}, 65, []string{"not found"}},
-		{[]string{"dashboard"}, 0, []string{"http://127.31."}},
+		{[]string{"dashboard"}, 0, []string{"http://" + prefix + "."}},
 		{[]string{"version"}, 0, []string{"periplus"}},
 	} {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) {
@@ -77,7 +77,7 @@ func TestListsAreAContract(t *testing.T) {
 
 // Registration prints a token once; the same spec again is idempotent, another spec under the same name is refused.
 func TestRegistration(t *testing.T) {
-	register := []string{"cluster", "register", "lab", "--region", "eu-west", "--network", "lab=127.31.99.0/24", "--trust-domain"}
+	register := []string{"cluster", "register", "lab", "--region", "eu-west", "--network", "lab=" + prefix + ".99.0/24", "--trust-domain"}
 	file := filepath.Join(t.TempDir(), "token")
 	t.Cleanup(func() { run(t, "cluster", "remove", "lab", "--force") })
 	first, stderr, code := run(t, append(register, "lab.mesh")...)

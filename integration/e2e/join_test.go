@@ -77,7 +77,7 @@ func TestJoiningAClusterByHand(t *testing.T) {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	at := func(name string) string { return filepath.Join(dir, name) }
 	t.Cleanup(func() { run(t, "cluster", "remove", "lab", "--force") })
-	if out, stderr, code := run(t, "cluster", "register", "lab", "--region", "lab-region", "--network", "lab=127.31.77.0/24", "--trust-domain", "lab.mesh", "--token-file", at("token")); code != 0 {
+	if out, stderr, code := run(t, "cluster", "register", "lab", "--region", "lab-region", "--network", "lab="+prefix+".77.0/24", "--trust-domain", "lab.mesh", "--token-file", at("token")); code != 0 {
 		t.Fatal(out, stderr)
 	}
 	workload, server := "unix://"+at("w.sock"), "unix://"+at("s.sock")
@@ -85,7 +85,7 @@ func TestJoiningAClusterByHand(t *testing.T) {
 	entries(t, server, map[string]string{at("agent"): "/periplus/agent", at("gateway"): "/periplus/gateway", at("sidecar"): "/ns/shop/sa/lab"})
 
 	agent := []string{
-		"agent", "--join-token-file", at("token"), "--address", "127.31.77.2:15012", "--admin-address", "127.31.77.2:15014",
+		"agent", "--join-token-file", at("token"), "--address", prefix + ".77.2:15012", "--admin-address", prefix + ".77.2:15014",
 		"--workload-socket", workload, "--server-socket", server, "--services", at("services.yaml"),
 	}
 	services := "apiVersion: periplus.io/v1\nkind: Service\nmetadata: {name: lab, namespace: shop}\nspec: {exported: true, ports: [{name: http, port: 80, protocol: http}]}\n"
@@ -93,7 +93,7 @@ func TestJoiningAClusterByHand(t *testing.T) {
 		t.Fatal(err)
 	}
 	spawn(t, at("agent"), append(agent, "--data-dir", at("d"))...)
-	within(t, 20*time.Second, "the agent is ready", func() error { return get("http://127.31.77.2:15014/ready") })
+	within(t, 20*time.Second, "the agent is ready", func() error { return get("http://" + prefix + ".77.2:15014/ready") })
 	within(t, 10*time.Second, "the cluster is connected", func() error {
 		if out, _, _ := run(t, "cluster", "describe", "lab"); !strings.Contains(out, "Connected") {
 			return fmt.Errorf("%s", out)
@@ -102,14 +102,14 @@ func TestJoiningAClusterByHand(t *testing.T) {
 	})
 
 	plane := []string{
-		"--cluster", "lab", "--network", "lab", "--region", "lab-region", "--zone", "lab-a", "--workload-socket", workload, "--agent", "127.31.77.2:15012",
-		"--control-plane", "periplus.global", "--controller", "127.31.1.1:15012",
+		"--cluster", "lab", "--network", "lab", "--region", "lab-region", "--zone", "lab-a", "--workload-socket", workload, "--agent", prefix + ".77.2:15012",
+		"--control-plane", "periplus.global", "--controller", prefix + ".1.1:15012",
 	}
-	spawn(t, at("shop"), "demo", "shop", "--cluster", "lab", "--region", "lab-region", "--zone", "lab-a", "--service", "lab=127.31.77.101:8080")
-	spawn(t, at("gateway"), append([]string{"eastwest", "--name", "gateway-lab", "--bind", "127.31.77.11", "--admin-address", "127.31.77.11:15014", "--drain-time", "2s"}, plane...)...)
+	spawn(t, at("shop"), "demo", "shop", "--cluster", "lab", "--region", "lab-region", "--zone", "lab-a", "--service", "lab="+prefix+".77.101:8080")
+	spawn(t, at("gateway"), append([]string{"eastwest", "--name", "gateway-lab", "--bind", prefix + ".77.11", "--admin-address", prefix + ".77.11:15014", "--drain-time", "2s"}, plane...)...)
 	spawn(t, at("sidecar"), append([]string{
-		"proxy", "--name", "lab-a", "--service", "lab.shop", "--bind", "127.31.77.21", "--admin-address", "127.31.77.21:15014", "--drain-time", "2s",
-		"--inbound", "http:80:http:15006=127.31.77.101:8080",
+		"proxy", "--name", "lab-a", "--service", "lab.shop", "--bind", prefix + ".77.21", "--admin-address", prefix + ".77.21:15014", "--drain-time", "2s",
+		"--inbound", "http:80:http:15006=" + prefix + ".77.101:8080",
 	}, plane...)...)
 	within(t, 30*time.Second, "another region reaches the new service", func() error {
 		status, body, _ := ask(t, running.outbound(visitorA), "lab.shop", "/", nil)
@@ -137,7 +137,7 @@ func refusedTokens(t *testing.T, dir string, agent []string, at func(string) str
 			t.Fatal(err)
 		}
 		args := append([]string{}, agent...)
-		args = append(args, "--data-dir", filepath.Join(dir, name), "--address", "127.31.77.9:15012", "--admin-address", "127.31.77.9:15014")
+		args = append(args, "--data-dir", filepath.Join(dir, name), "--address", prefix+".77.9:15012", "--admin-address", prefix+".77.9:15014")
 		args[2] = file
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		output, err := exec.CommandContext(ctx, at("agent"), args...).CombinedOutput()

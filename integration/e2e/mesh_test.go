@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -21,8 +22,8 @@ import (
 	"github.com/periplus-mesh/periplus/internal/up"
 )
 
-// prefix keeps the test's mesh apart from one that somebody runs for himself.
-const prefix = "127.31"
+// prefix keeps the test's mesh apart from one that somebody runs for himself, and from another run of the tests.
+var prefix = cmp.Or(os.Getenv("PERIPLUS_E2E_PREFIX"), "127.31")
 
 // running is the mesh that all tests share.
 var running *mesh

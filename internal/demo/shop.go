@@ -31,6 +31,8 @@ type Hop struct {
 type Service struct {
 	Name     string
 	Listener net.Listener
+	// GRPC and Echo are more ports of the service; nil for none.
+	GRPC, Echo net.Listener
 	// Next is the service that it asks ("catalog.shop"), through the proxy at Proxy (host:port); "" asks nobody.
 	Next, Proxy string
 }
@@ -59,6 +61,12 @@ func RunShop(ctx context.Context, c ShopConfig) error {
 			}
 			return nil
 		})
+		if service.GRPC != nil {
+			group.Go(func() error { return c.serveGRPC(ctx, service.GRPC) })
+		}
+		if service.Echo != nil {
+			group.Go(func() error { return c.serveEcho(ctx, service.Echo, service.Name) })
+		}
 		group.Go(func() error {
 			<-ctx.Done()
 			defer client.CloseIdleConnections()
@@ -71,7 +79,7 @@ func RunShop(ctx context.Context, c ShopConfig) error {
 }
 
 func (c ShopConfig) answer(w http.ResponseWriter, r *http.Request, s Service, client *http.Client) {
-	hop := Hop{Service: s.Name, Cluster: c.Cluster, Region: c.Region, Zone: c.Zone, Client: callerID(r)}
+	hop := Hop{Service: s.Name, Cluster: c.Cluster, Region: c.Region, Zone: c.Zone, Client: clientID(r.Header.Get("X-Forwarded-Client-Cert"))}
 	status := http.StatusOK
 	switch {
 	case r.URL.Path == "/healthz":
@@ -96,9 +104,9 @@ func (c ShopConfig) answer(w http.ResponseWriter, r *http.Request, s Service, cl
 	w.Write(body.Bytes())
 }
 
-// callerID reads the URI of the last x-forwarded-client-cert element, which the own sidecar wrote.
-func callerID(r *http.Request) string {
-	elements := strings.Split(r.Header.Get("X-Forwarded-Client-Cert"), ",")
+// clientID reads the URI of the last x-forwarded-client-cert element, which the own sidecar wrote.
+func clientID(header string) string {
+	elements := strings.Split(header, ",")
 	for part := range strings.SplitSeq(elements[len(elements)-1], ";") {
 		if uri, ok := strings.CutPrefix(strings.TrimSpace(part), "URI="); ok {
 			return strings.Trim(uri, `"`)

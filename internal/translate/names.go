@@ -17,14 +17,14 @@ type Request struct {
 	Subset  string // empty: all of it
 }
 
-// OutboundName is the name of the Envoy cluster, and of its endpoints, that serves r.
-func (r Request) OutboundName() string {
+// outboundName is the name of the Envoy cluster, and of its endpoints, that serves r.
+func (r Request) outboundName() string {
 	return "outbound|" + strconv.Itoa(int(r.Port)) + "|" + r.Subset + "|" + r.Service.Host()
 }
 
-// ServerName is the SNI of connections that serve r, and the name of the gateway's cluster for them. It is the
+// serverName is the SNI of connections that serve r, and the name of the gateway's cluster for them. It is the
 // format of Istio, so that sni_cluster routes it; no part can contain "_.", hence it is reversible.
-func (r Request) ServerName() string {
+func (r Request) serverName() string {
 	return "outbound_." + strconv.Itoa(int(r.Port)) + "_." + r.Subset + "_." + r.Service.Host()
 }
 
@@ -39,7 +39,7 @@ func parseOutboundName(name string) (Request, bool) {
 		return Request{}, false
 	}
 	r, ok := parseRequest(parts[1], parts[2], parts[3])
-	return r, ok && r.OutboundName() == name
+	return r, ok && r.outboundName() == name
 }
 
 func parseServerName(name string) (Request, bool) {
@@ -50,7 +50,7 @@ func parseServerName(name string) (Request, bool) {
 		return Request{}, false
 	}
 	r, ok := parseRequest(port, rest[:last], rest[last+2:])
-	return r, ok && r.ServerName() == name
+	return r, ok && r.serverName() == name
 }
 
 func parseRequest(port, subset, host string) (Request, bool) {
@@ -62,15 +62,15 @@ func parseRequest(port, subset, host string) (Request, bool) {
 	return Request{Service: service, Port: uint16(number), Subset: subset}, err == nil
 }
 
-// RequestName is the name of r's cluster in a proxy of v's role.
-func (v View) RequestName(r Request) string {
+// requestName is the name of r's cluster in a proxy of v's role.
+func (v View) requestName(r Request) string {
 	if v.Role == Gateway {
-		return r.ServerName()
+		return r.serverName()
 	}
-	return r.OutboundName()
+	return r.outboundName()
 }
 
-func (v View) ParseRequestName(name string) (Request, bool) {
+func (v View) parseRequestName(name string) (Request, bool) {
 	if v.Role == Gateway {
 		return parseServerName(name)
 	}

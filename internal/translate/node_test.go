@@ -27,7 +27,7 @@ func TestViewOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := v.Declared()
+	w := v.workload()
 	if v.Network != "n1" || v.Locality != (mesh.Locality{Region: "eu", Zone: "1"}) || w.OutboundPort != 15001 || len(w.Inbound) != 1 {
 		t.Fatalf("%+v", v)
 	}
@@ -75,7 +75,7 @@ func FuzzViewOf(f *testing.F) {
 			if err != nil {
 				continue
 			}
-			if again, err := v.Declared().canonical(); err != nil || again != v.Workload {
+			if again, err := v.workload().canonical(); err != nil || again != v.Workload {
 				t.Fatalf("%q: %q, %v", v.Workload, again, err)
 			}
 			catalog := v.Catalog()
@@ -97,10 +97,10 @@ func FuzzRequestNames(f *testing.F) {
 	f.Add("outbound|080||catalog.shop.svc.cluster.local")
 	f.Add("outbound_.80_._.catalog.shop.svc.cluster.local")
 	f.Fuzz(func(t *testing.T, name string) {
-		if r, ok := parseOutboundName(name); ok && r.OutboundName() != name {
+		if r, ok := parseOutboundName(name); ok && r.outboundName() != name {
 			t.Fatalf("%q is %+v", name, r)
 		}
-		if r, ok := parseServerName(name); ok && r.ServerName() != name {
+		if r, ok := parseServerName(name); ok && r.serverName() != name {
 			t.Fatalf("%q is %+v", name, r)
 		}
 	})
@@ -112,10 +112,10 @@ func TestRequestNames(t *testing.T) {
 		{mesh.ServiceName{Namespace: "shop", Name: "catalog"}, 65535, "v1"},
 		{mesh.ServiceName{Namespace: "svc", Name: "svc"}, 1, "a_b"},
 	} {
-		if got, ok := parseOutboundName(r.OutboundName()); !ok || got != r {
+		if got, ok := parseOutboundName(r.outboundName()); !ok || got != r {
 			t.Errorf("%+v: %+v %v", r, got, ok)
 		}
-		if got, ok := parseServerName(r.ServerName()); !ok || got != r {
+		if got, ok := parseServerName(r.serverName()); !ok || got != r {
 			t.Errorf("%+v: %+v %v", r, got, ok)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // policyIndex finds policies by the service that they are about. It depends on the policies alone, so it is
-// carried from one snapshot to the next while no policy changes (see CarryPolicies).
+// carried from one snapshot to the next while no policy changes (see carry).
 type policyIndex struct {
 	rules  map[mesh.ServiceName][]*mesh.Policy // DestinationRules
 	routes map[mesh.ServiceName][]*mesh.Policy // VirtualServices
@@ -38,9 +38,9 @@ func indexPolicies(s *mesh.Snapshot) *policyIndex {
 	return index
 }
 
-// CarryPolicies hands the index on to the next snapshot when no policy differs, so that its cost is paid once a policy
+// carry hands the index on to the next snapshot when no policy differs, so that its cost is paid once a policy
 // change and not once a snapshot.
-func CarryPolicies(old, now *mesh.Snapshot) {
+func carry(old, now *mesh.Snapshot) {
 	now.Memo(policyIndexKey{}, func() any { return policies(old) })
 }
 
@@ -121,8 +121,8 @@ func yieldAll[T any](all []T, yield func(T) bool) bool {
 	return true
 }
 
-// Traffic is the policy for r: the port's settings replace the rule's whole, the subset's replace them part by part.
-func (v View) Traffic(s *mesh.Snapshot, r Request) mesh.TrafficPolicy {
+// traffic is the policy for r: the port's settings replace the rule's whole, the subset's replace them part by part.
+func (v View) traffic(s *mesh.Snapshot, r Request) mesh.TrafficPolicy {
 	_, rule := v.rule(s, r.Service)
 	if rule == nil {
 		return mesh.TrafficPolicy{}

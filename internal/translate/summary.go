@@ -65,5 +65,5 @@ func addToBucket(s *mesh.Summary, e *mesh.Endpoint) {
 }
 
 func compareBuckets(a, b mesh.SummaryBucket) int {
-	return cmp.Or(strings.Compare(CanonicalLabels(a.Labels), CanonicalLabels(b.Labels)), slices.Compare(a.PortNames, b.PortNames))
+	return cmp.Or(strings.Compare(canonicalLabels(a.Labels), canonicalLabels(b.Labels)), slices.Compare(a.PortNames, b.PortNames))
 }

@@ -139,6 +139,9 @@ func (p *Plan) writeServices() error {
 		var b strings.Builder
 		for _, service := range shop {
 			fmt.Fprintf(&b, "---\napiVersion: periplus.io/v1\nkind: Service\nmetadata:\n  name: %s\n  namespace: shop\nspec:\n  exported: true\n  ports:\n  - name: http\n    port: 80\n    protocol: http\n", service)
+			if service == stock {
+				fmt.Fprintf(&b, "  - name: grpc\n    port: %d\n    protocol: grpc\n  - name: echo\n    port: %d\n    protocol: tcp\n", stockGRPCPort, stockEchoPort)
+			}
 		}
 		path := p.servicesFile(c)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -51,6 +51,15 @@ const (
 	portOutbound  = 15001
 	portInbound   = 15006
 	portGateway   = 15443
+	portInGRPC    = 15007
+	portInEcho    = 15008
+)
+
+// stock is the service that also answers gRPC and plain TCP, so that there is something to try them on.
+const (
+	stock         = "inventory"
+	stockGRPCPort = 9090
+	stockEchoPort = 9000
 )
 
 // drainTime is short: nothing in the shop takes longer.
@@ -214,6 +223,7 @@ func (p *Plan) shops(c Cluster) (out []Process) {
 			}
 			args = append(args, "--service", flag)
 		}
+		args = append(args, "--grpc", stock+"="+at(p.address(c.number, 101+z), stockGRPCPort), "--echo", stock+"="+at(p.address(c.number, 101+z), stockEchoPort))
 		out = append(out, Process{
 			Name: fmt.Sprintf("shop-%s-%s", c.Name, zone), Identity: "shop", Cluster: c.Name, Role: Shop, Args: args,
 			Ready: "http://" + p.appAddress(c, z, 0) + "/healthz",
@@ -239,7 +249,15 @@ func (p *Plan) sidecar(c Cluster, z int, zone string, s int, service string) Pro
 		"--zone", c.Region + "-" + zone, "--label", "app=" + service, "--label", "version=v" + strconv.Itoa(z+1),
 		"--admin-address", at(own, portAdmin), "--data-dir", p.path("proxy", name),
 	}, p.plane(c)...)
-	if service != visitor {
+	switch service {
+	case visitor:
+		args = append(args, "--tcp-outbound")
+	case stock:
+		args = append(args,
+			"--inbound", fmt.Sprintf("grpc:%d:grpc:%d=%s", stockGRPCPort, portInGRPC, at(p.address(c.number, 101+z), stockGRPCPort)),
+			"--inbound", fmt.Sprintf("echo:%d:tcp:%d=%s", stockEchoPort, portInEcho, at(p.address(c.number, 101+z), stockEchoPort)))
+		fallthrough
+	default:
 		args = append(args, "--inbound", fmt.Sprintf("http:80:http:%d=%s", portInbound, p.appAddress(c, z, s)))
 	}
 	return Process{

@@ -99,7 +99,7 @@ func newBench(t *testing.T, app http.Handler, change func(*config.Forward, *conf
 		listener.Close()
 		ended, end := context.WithTimeout(context.Background(), time.Second)
 		defer end()
-		b.server.Drain()
+		b.server.Drain(t.Context())
 		b.server.Wait(ended)
 		cancel()
 		running.Wait()
@@ -203,7 +203,7 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 		result <- err
 	}()
 	<-began
-	b.server.Drain()
+	b.server.Drain(t.Context())
 	close(go1)
 	if err := <-result; err != nil {
 		t.Error(err)

@@ -126,11 +126,11 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Drain sends GOAWAY on every connection, and refuses new ones. Streams that run finish.
-func (s *Server) Drain() {
+func (s *Server) Drain(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true
-	ended, cancel := context.WithCancel(context.Background())
+	ended, cancel := context.WithCancel(ctx)
 	cancel() // Shutdown says GOAWAY at once and would then wait, which Wait does
 	for server := range s.servers {
 		_ = server.Shutdown(ended)

@@ -206,8 +206,7 @@ func (m *metrics) values(key series) []string {
 }
 
 func (w Workload) values() []string {
-	principal := strings.TrimPrefix(w.Principal, "spiffe://")
-	return []string{w.Name, w.Namespace, principal, w.App, w.Version, w.App, cmp.Or(w.Version, "latest"), w.Cluster, w.Region, w.Zone}
+	return []string{w.Name, w.Namespace, w.Principal, w.App, w.Version, w.App, cmp.Or(w.Version, "latest"), w.Cluster, w.Region, w.Zone}
 }
 
 // workloadOf reads what a SPIFFE ID of the form spiffe://td/ns/<namespace>/sa/<account> says.

@@ -1,4 +1,4 @@
-package envoy
+package translate
 
 import (
 	"cmp"
@@ -38,13 +38,13 @@ const (
 
 func tcpListenerName(port uint16) string { return tcpListenerStart + portText(port) }
 
-func (in *translate.Inbound) listenerName() string {
+func (in *Inbound) listenerName() string {
 	return "inbound_" + in.PortName + "_" + portText(in.EndpointPort)
 }
 
 func (c *catalog) listenerNames(s *mesh.Snapshot) []string {
 	w := c.workload
-	if c.view.Role == translate.Gateway {
+	if c.view.Role == Gateway {
 		if w.GatewayPort == 0 {
 			return nil
 		}
@@ -67,7 +67,7 @@ func (c *catalog) listenerNames(s *mesh.Snapshot) []string {
 	return names
 }
 
-func sortedPorts(m map[uint16]translate.Request) []uint16 {
+func sortedPorts(m map[uint16]Request) []uint16 {
 	var ports []uint16
 	for port := range m {
 		ports = append(ports, port)
@@ -77,14 +77,14 @@ func sortedPorts(m map[uint16]translate.Request) []uint16 {
 }
 
 // takes tells whether the workload itself listens on a port.
-func (w *translate.Workload) takes(port uint16) bool {
-	return port == w.OutboundPort || slices.ContainsFunc(w.Inbound, func(in translate.Inbound) bool { return in.EndpointPort == port })
+func (w *Workload) takes(port uint16) bool {
+	return port == w.OutboundPort || slices.ContainsFunc(w.Inbound, func(in Inbound) bool { return in.EndpointPort == port })
 }
 
 // listener finds who makes a listener; nil: it does not exist.
 func (c *catalog) listener(s *mesh.Snapshot, name string) func() proto.Message {
 	w := c.workload
-	if c.view.Role == translate.Gateway {
+	if c.view.Role == Gateway {
 		if name == gatewayListener && w.GatewayPort != 0 {
 			return func() proto.Message { return eastwestListener(w) }
 		}
@@ -104,38 +104,38 @@ func (c *catalog) listener(s *mesh.Snapshot, name string) func() proto.Message {
 	return nil
 }
 
-func (c *catalog) tcpListener(s *mesh.Snapshot, name string) (translate.Request, uint16, bool) {
+func (c *catalog) tcpListener(s *mesh.Snapshot, name string) (Request, uint16, bool) {
 	text, ok := strings.CutPrefix(name, tcpListenerStart)
 	number, err := strconv.ParseUint(text, 10, 16)
 	port := uint16(number)
 	if !ok || err != nil || tcpListenerName(port) != name || !c.workload.TCPOutbound || c.workload.takes(port) {
-		return translate.Request{}, 0, false
+		return Request{}, 0, false
 	}
 	r, ok := c.shared.tcpServices(s)[port]
 	return r, port, ok
 }
 
-type tcpServicesKey struct{ view translate.View }
+type tcpServicesKey struct{ view View }
 
 // tcpServices says whose a TCP port number is: there is one listener a number, so the first service wins, those of
 // the client's namespace before others.
-func (v translate.View) tcpServices(s *mesh.Snapshot) map[uint16]translate.Request {
-	key := tcpServicesKey{translate.View{Cluster: v.Cluster, Namespace: v.Namespace, Role: v.Role}}
+func (v View) tcpServices(s *mesh.Snapshot) map[uint16]Request {
+	key := tcpServicesKey{View{Cluster: v.Cluster, Namespace: v.Namespace, Role: v.Role}}
 	return s.Memo(key, func() any {
-		owners := map[uint16]translate.Request{}
+		owners := map[uint16]Request{}
 		for name := range s.ServiceNames() {
-			for _, port := range v.TCPPorts(s, name) {
+			for _, port := range v.tcpPorts(s, name) {
 				have, taken := owners[port]
 				if !taken || have.Service.Namespace != v.Namespace && name.Namespace == v.Namespace {
-					owners[port] = translate.Request{Service: name, Port: port}
+					owners[port] = Request{Service: name, Port: port}
 				}
 			}
 		}
 		return owners
-	}).(map[uint16]translate.Request)
+	}).(map[uint16]Request)
 }
 
-func outboundHTTP(w translate.Workload) *listenerv3.Listener {
+func outboundHTTP(w Workload) *listenerv3.Listener {
 	manager := httpManager(httpListener)
 	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 		RouteConfigName: routeName, ConfigSource: fromADS(),
@@ -144,14 +144,14 @@ func outboundHTTP(w translate.Workload) *listenerv3.Listener {
 		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{networkFilter(hcmFilter, manager)}})
 }
 
-func outboundTCP(bind string, port uint16, r translate.Request) *listenerv3.Listener {
+func outboundTCP(bind string, port uint16, r Request) *listenerv3.Listener {
 	name := tcpListenerName(port)
 	return listener(name, bind, port, corev3.TrafficDirection_OUTBOUND,
-		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{tcpProxy(name, r.OutboundName())}})
+		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{tcpProxy(name, r.outboundName())}})
 }
 
 // eastwestListener routes by SNI and terminates nothing.
-func eastwestListener(w translate.Workload) *listenerv3.Listener {
+func eastwestListener(w Workload) *listenerv3.Listener {
 	l := listener(gatewayListener, w.Bind, w.GatewayPort, corev3.TrafficDirection_UNSPECIFIED,
 		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{
 			networkFilter(sniClusterFilter, &sniv3.SniCluster{}),
@@ -165,7 +165,7 @@ func eastwestListener(w translate.Workload) *listenerv3.Listener {
 }
 
 // inboundListener terminates mutual TLS, authorises and leads to the application.
-func (c *catalog) inboundListener(s *mesh.Snapshot, in translate.Inbound) *listenerv3.Listener {
+func (c *catalog) inboundListener(s *mesh.Snapshot, in Inbound) *listenerv3.Listener {
 	name, cluster := in.listenerName(), inboundName(in.EndpointPort)
 	chain := &listenerv3.FilterChain{TransportSocket: downstreamTLS(in.Protocol)}
 	rules := c.view.authorization(s, c.workload.Labels, in.Protocol == mesh.TCP)
@@ -176,9 +176,6 @@ func (c *catalog) inboundListener(s *mesh.Snapshot, in translate.Inbound) *liste
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: inboundRoutes(cluster)}
 		// An escaped slash means one thing to a rule and may mean another to the application.
 		manager.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_REJECT_REQUEST
-		// The application learns who asks from this proxy's own handshake, never from what the request says.
-		manager.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
-		manager.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 		manager.HttpFilters = append(rules.httpFilters(), manager.HttpFilters...)
 		chain.Filters = []*listenerv3.Filter{networkFilter(hcmFilter, manager)}
 	}

@@ -1,4 +1,4 @@
-package catalog
+package translate
 
 import (
 	"iter"
@@ -12,25 +12,25 @@ import (
 
 // Catalog is what a client with view v may see of a snapshot. Results are kept in the snapshot under the part of the
 // view that they depend on, so one translation serves every client that shares it.
-func (v translate.View) Catalog() xds.Catalog[*mesh.Snapshot] {
-	return &catalog{view: v, shared: v.shared(), workload: v.Declared()}
+func (v View) Catalog() xds.Catalog[*mesh.Snapshot] {
+	return &catalog{view: v, shared: v.shared(), workload: v.workload()}
 }
 
 // shared is the part of a view that clusters, endpoints and routes depend on.
-func (v translate.View) shared() translate.View {
+func (v View) shared() View {
 	v.Workload = ""
 	return v
 }
 
 type catalog struct {
-	view     translate.View
-	shared   translate.View
-	workload translate.Workload
+	view     View
+	shared   View
+	workload Workload
 }
 
 // resourceKey finds a resource in a snapshot's memory. Only names that exist get there, so a client cannot fill it.
 type resourceKey struct {
-	view translate.View
+	view View
 	kind xds.Type
 	name string
 }
@@ -45,7 +45,7 @@ func (c *catalog) Get(s *mesh.Snapshot, t xds.Type, name string) (xds.Resource, 
 }
 
 // builder finds who makes a resource, and the part of the view that it depends on; nil: it does not exist.
-func (c *catalog) builder(s *mesh.Snapshot, t xds.Type, name string) (translate.View, func() proto.Message) {
+func (c *catalog) builder(s *mesh.Snapshot, t xds.Type, name string) (View, func() proto.Message) {
 	switch t {
 	case xds.Cluster:
 		if in := c.inbound(name); in != nil {
@@ -59,8 +59,8 @@ func (c *catalog) builder(s *mesh.Snapshot, t xds.Type, name string) (translate.
 			return c.shared, func() proto.Message { return c.shared.loadAssignment(s, r) }
 		}
 	case xds.Route:
-		if c.view.Role == translate.Sidecar && name == routeName {
-			view := translate.View{Cluster: c.view.Cluster, Namespace: c.view.Namespace, Role: Sidecar}
+		if c.view.Role == Sidecar && name == routeName {
+			view := View{Cluster: c.view.Cluster, Namespace: c.view.Namespace, Role: Sidecar}
 			return view, func() proto.Message { return view.routes(s) }
 		}
 	case xds.Listener:
@@ -68,19 +68,19 @@ func (c *catalog) builder(s *mesh.Snapshot, t xds.Type, name string) (translate.
 			return c.view, build
 		}
 	}
-	return translate.View{}, nil
+	return View{}, nil
 }
 
-func (c *catalog) request(s *mesh.Snapshot, name string) (translate.Request, bool) {
-	r, ok := c.shared.ParseRequestName(name)
-	return r, ok && c.shared.Exists(s, r)
+func (c *catalog) request(s *mesh.Snapshot, name string) (Request, bool) {
+	r, ok := c.shared.parseRequestName(name)
+	return r, ok && c.shared.exists(s, r)
 }
 
-func (c *catalog) inbound(name string) *translate.Inbound {
-	if c.view.Role != translate.Sidecar {
+func (c *catalog) inbound(name string) *Inbound {
+	if c.view.Role != Sidecar {
 		return nil
 	}
-	i := slices.IndexFunc(c.workload.Inbound, func(in translate.Inbound) bool { return inboundName(in.EndpointPort) == name })
+	i := slices.IndexFunc(c.workload.Inbound, func(in Inbound) bool { return inboundName(in.EndpointPort) == name })
 	if i < 0 {
 		return nil
 	}
@@ -91,11 +91,11 @@ func (c *catalog) Names(s *mesh.Snapshot, t xds.Type) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		switch t {
 		case xds.Cluster:
-			_ = c.eachRequest(s, yield) && c.view.Role == translate.Sidecar && yieldInbound(c.workload, yield)
+			_ = c.eachRequest(s, yield) && c.view.Role == Sidecar && yieldInbound(c.workload, yield)
 		case xds.Endpoints:
 			c.eachRequest(s, yield)
 		case xds.Route:
-			if c.view.Role == translate.Sidecar {
+			if c.view.Role == Sidecar {
 				yield(routeName)
 			}
 		case xds.Listener:
@@ -110,8 +110,8 @@ func (c *catalog) Names(s *mesh.Snapshot, t xds.Type) iter.Seq[string] {
 
 func (c *catalog) eachRequest(s *mesh.Snapshot, yield func(string) bool) bool {
 	for service := range s.ServiceNames() {
-		for r := range c.shared.Requests(s, service) {
-			if !yield(c.shared.RequestName(r)) {
+		for r := range c.shared.requests(s, service) {
+			if !yield(c.shared.requestName(r)) {
 				return false
 			}
 		}
@@ -119,7 +119,7 @@ func (c *catalog) eachRequest(s *mesh.Snapshot, yield func(string) bool) bool {
 	return true
 }
 
-func yieldInbound(w translate.Workload, yield func(string) bool) bool {
+func yieldInbound(w Workload, yield func(string) bool) bool {
 	for _, in := range w.Inbound {
 		if !yield(inboundName(in.EndpointPort)) {
 			return false

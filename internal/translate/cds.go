@@ -1,4 +1,4 @@
-package envoy
+package translate
 
 import (
 	"strconv"
@@ -27,20 +27,20 @@ const (
 const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 // envoyCluster is the Envoy cluster for r, which exists.
-func (v translate.View) envoyCluster(s *mesh.Snapshot, r translate.Request) *clusterv3.Cluster {
-	port, _ := v.Port(s, r)
-	traffic := v.Traffic(s, r)
-	if v.Role == translate.Gateway {
+func (v View) envoyCluster(s *mesh.Snapshot, r Request) *clusterv3.Cluster {
+	port, _ := v.port(s, r)
+	traffic := v.traffic(s, r)
+	if v.Role == Gateway {
 		port.Protocol, traffic = mesh.TCP, gatewayTraffic(traffic)
 	}
 	pool := connectionPool(traffic)
 	c := &clusterv3.Cluster{
-		Name:                 v.RequestName(r),
+		Name:                 v.requestName(r),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()},
 		ConnectTimeout:       durationpb.New(pool.ConnectTimeout),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
-			HealthyPanicThreshold: &typev3.Percent{Value: float64(translate.PanicPercent(traffic))},
+			HealthyPanicThreshold: &typev3.Percent{Value: float64(panicPercent(traffic))},
 			LocalityConfigSpecifier: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 				LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
 			},
@@ -50,8 +50,8 @@ func (v translate.View) envoyCluster(s *mesh.Snapshot, r translate.Request) *clu
 	}
 	setAlgorithm(c, traffic.LoadBalancer)
 	setProtocol(c, port.Protocol, pool)
-	if v.Role != translate.Gateway && v.Authenticated(s, r.Service) {
-		c.TransportSocket = upstreamTLS(r.ServerName(), alpn(port.Protocol)[0], v.Identities(s, r))
+	if v.Role != Gateway && v.authenticated(s, r.Service) {
+		c.TransportSocket = upstreamTLS(r.serverName(), alpn(port.Protocol)[0], v.identities(s, r))
 	}
 	return c
 }
@@ -80,7 +80,7 @@ func connectionPool(t mesh.TrafficPolicy) mesh.ConnectionPool {
 }
 
 // panicPercent is Istio's: unhealthy endpoints are sent, so panic is off unless minHealthPercent asks for it.
-func translate.PanicPercent(t mesh.TrafficPolicy) uint32 {
+func panicPercent(t mesh.TrafficPolicy) uint32 {
 	if t.OutlierDetection == nil {
 		return 0
 	}
@@ -190,8 +190,8 @@ func setProtocol(c *clusterv3.Cluster, p mesh.Protocol, pool mesh.ConnectionPool
 }
 
 // inboundCluster leads to the application behind one port of a sidecar.
-func inboundCluster(in translate.Inbound) *clusterv3.Cluster {
-	host, port := in.Address()
+func inboundCluster(in Inbound) *clusterv3.Cluster {
+	host, port := in.app()
 	name := inboundName(in.EndpointPort)
 	c := &clusterv3.Cluster{
 		Name:                 name,

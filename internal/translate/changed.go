@@ -1,4 +1,4 @@
-package catalog
+package translate
 
 import (
 	"iter"
@@ -37,7 +37,7 @@ func (c *catalog) Changed(old, now *mesh.Snapshot) iter.Seq2[xds.Type, string] {
 // changedListeners are the only names that depend on the workload.
 func (c *catalog) changedListeners(a *affected) []string {
 	var names []string
-	if c.view.Role != translate.Sidecar {
+	if c.view.Role != Sidecar {
 		return nil
 	}
 	if c.workload.TCPOutbound {
@@ -69,18 +69,18 @@ type resourceName struct {
 // not keep its predecessors alive.
 type stepKey struct {
 	old  weak.Pointer[mesh.Snapshot]
-	view translate.View
+	view View
 }
 
 // anyStepKey is stepKey for what does not depend on the view.
 type anyStepKey struct{ old weak.Pointer[mesh.Snapshot] }
 
-func (v translate.View) affected(old, now *mesh.Snapshot) *affected {
+func (v View) affected(old, now *mesh.Snapshot) *affected {
 	key := stepKey{weak.Make(old), v}
 	return now.Memo(key, func() any { return v.computeAffected(old, now) }).(*affected)
 }
 
-func (v translate.View) computeAffected(old, now *mesh.Snapshot) *affected {
+func (v View) computeAffected(old, now *mesh.Snapshot) *affected {
 	step := stepBetween(old, now)
 	out := &affected{authorization: step.authorization}
 	seen := map[resourceName]bool{}
@@ -95,13 +95,13 @@ func (v translate.View) computeAffected(old, now *mesh.Snapshot) *affected {
 		v.addService(now, name, touch, add)
 		if touch.definition {
 			v.addService(old, name, touch, add)
-			out.tcpPorts = append(out.tcpPorts, v.TCPPorts(old, name)...)
-			out.tcpPorts = append(out.tcpPorts, v.TCPPorts(now, name)...)
+			out.tcpPorts = append(out.tcpPorts, v.tcpPorts(old, name)...)
+			out.tcpPorts = append(out.tcpPorts, v.tcpPorts(now, name)...)
 		}
 	}
 	v.addClusters(old, step, add)
 	v.addClusters(now, step, add)
-	if step.routes && v.Role == translate.Sidecar {
+	if step.routes && v.Role == Sidecar {
 		add(xds.Route, routeName)
 	}
 	slices.Sort(out.tcpPorts)
@@ -111,9 +111,9 @@ func (v translate.View) computeAffected(old, now *mesh.Snapshot) *affected {
 
 func compareService(a, b mesh.ServiceName) int { return strings.Compare(a.Host(), b.Host()) }
 
-func (v translate.View) addService(s *mesh.Snapshot, name mesh.ServiceName, t touch, add func(xds.Type, string)) {
-	for r := range v.Requests(s, name) {
-		name := v.RequestName(r)
+func (v View) addService(s *mesh.Snapshot, name mesh.ServiceName, t touch, add func(xds.Type, string)) {
+	for r := range v.requests(s, name) {
+		name := v.requestName(r)
 		if t.clusters || t.definition {
 			add(xds.Cluster, name)
 		}
@@ -123,7 +123,7 @@ func (v translate.View) addService(s *mesh.Snapshot, name mesh.ServiceName, t to
 
 // addClusters adds the endpoints of every service of a cluster whose gateways or state changed; if it is the client's
 // own and its networks changed, of every service.
-func (v translate.View) addClusters(s *mesh.Snapshot, step *step, add func(xds.Type, string)) {
+func (v View) addClusters(s *mesh.Snapshot, step *step, add func(xds.Type, string)) {
 	if len(step.clusters) == 0 {
 		return
 	}
@@ -138,9 +138,9 @@ func (v translate.View) addClusters(s *mesh.Snapshot, step *step, add func(xds.T
 	}
 }
 
-func (v translate.View) tcpPorts(s *mesh.Snapshot, name mesh.ServiceName) []uint16 {
+func (v View) tcpPorts(s *mesh.Snapshot, name mesh.ServiceName) []uint16 {
 	var ports []uint16
-	for _, port := range v.Ports(s, name) {
+	for _, port := range v.ports(s, name) {
 		if port.Protocol == mesh.TCP {
 			ports = append(ports, port.Port)
 		}
@@ -277,14 +277,14 @@ func identifiedSet(all []identified) map[string]bool {
 	set := make(map[string]bool, len(all))
 	for _, one := range all {
 		if !one.id.IsZero() {
-			set[one.id.String()+"|"+translate.CanonicalLabels(one.labels)] = true
+			set[one.id.String()+"|"+canonicalLabels(one.labels)] = true
 		}
 	}
 	return set
 }
 
 // canonicalLabels is unambiguous: no label has a control character.
-func translate.CanonicalLabels(labels map[string]string) string {
+func canonicalLabels(labels map[string]string) string {
 	var b strings.Builder
 	for _, name := range sortedKeys(labels) {
 		b.WriteString(name + "\x00" + labels[name] + "\x01")

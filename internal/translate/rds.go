@@ -1,4 +1,4 @@
-package envoy
+package translate
 
 import (
 	"slices"
@@ -9,10 +9,10 @@ import (
 )
 
 // routes is the one route configuration of a sidecar: a virtual host for each HTTP port of each service.
-func (v translate.View) routes(s *mesh.Snapshot) *routev3.RouteConfiguration {
+func (v View) routes(s *mesh.Snapshot) *routev3.RouteConfiguration {
 	out := &routev3.RouteConfiguration{Name: routeName}
 	for name := range s.ServiceNames() {
-		ports := slices.DeleteFunc(v.Ports(s, name), func(p mesh.ServicePort) bool { return p.Protocol == mesh.TCP })
+		ports := slices.DeleteFunc(v.ports(s, name), func(p mesh.ServicePort) bool { return p.Protocol == mesh.TCP })
 		for i, port := range ports {
 			hosts := v.hosts(name)
 			domains := make([]string, 0, 2*len(hosts))
@@ -38,7 +38,7 @@ func defaultPort(ports []mesh.ServicePort) int {
 }
 
 // hosts are the names of a service, as resolv.conf and KEP-1645 would have them.
-func (v translate.View) hosts(n mesh.ServiceName) []string {
+func (v View) hosts(n mesh.ServiceName) []string {
 	var hosts []string
 	if n.Namespace == v.Namespace {
 		hosts = append(hosts, n.Name)
@@ -47,18 +47,18 @@ func (v translate.View) hosts(n mesh.ServiceName) []string {
 }
 
 // serviceRoutes are those of the VirtualService in force or, without one, the way to the service itself.
-func (v translate.View) serviceRoutes(s *mesh.Snapshot, name mesh.ServiceName, port uint16) []*routev3.Route {
+func (v View) serviceRoutes(s *mesh.Snapshot, name mesh.ServiceName, port uint16) []*routev3.Route {
 	if policy := v.pick(policies(s).routes[name], name); policy != nil {
 		if spec := policy.Spec.(*mesh.VirtualService); len(spec.HTTP) > 0 {
-			return v.virtualRoutes(s, spec, translate.Request{Service: name, Port: port})
+			return v.virtualRoutes(s, spec, Request{Service: name, Port: port})
 		}
 	}
 	self := mesh.HTTPRoute{Destinations: []mesh.Destination{{Host: name}}}
-	return []*routev3.Route{v.route(s, &self, nil, translate.Request{Service: name, Port: port})}
+	return []*routev3.Route{v.route(s, &self, nil, Request{Service: name, Port: port})}
 }
 
 // virtualRoutes are, in order, one route for each match. What none matches is a 404, as in Istio.
-func (v translate.View) virtualRoutes(s *mesh.Snapshot, spec *mesh.VirtualService, r translate.Request) []*routev3.Route {
+func (v View) virtualRoutes(s *mesh.Snapshot, spec *mesh.VirtualService, r Request) []*routev3.Route {
 	var out []*routev3.Route
 	for i := range spec.HTTP {
 		http := &spec.HTTP[i]

@@ -1,4 +1,4 @@
-package envoy
+package translate
 
 import (
 	"regexp"
@@ -26,7 +26,7 @@ const (
 )
 
 // route is one HTTP route of a service's port, under one of its matches; nil matches everything.
-func (v translate.View) route(s *mesh.Snapshot, http *mesh.HTTPRoute, match *mesh.HTTPMatch, r translate.Request) *routev3.Route {
+func (v View) route(s *mesh.Snapshot, http *mesh.HTTPRoute, match *mesh.HTTPMatch, r Request) *routev3.Route {
 	action := &routev3.RouteAction{
 		Timeout:     durationpb.New(http.Timeout), // 0: none, where Envoy's default would be 15 s
 		RetryPolicy: retryPolicy(http.Retries),
@@ -44,18 +44,18 @@ func (v translate.View) route(s *mesh.Snapshot, http *mesh.HTTPRoute, match *mes
 }
 
 // request is what a destination means for a request that came for r.
-func (v translate.View) request(s *mesh.Snapshot, d *mesh.Destination, r translate.Request) translate.Request {
+func (v View) request(s *mesh.Snapshot, d *mesh.Destination, r Request) Request {
 	port := d.Port
 	if port == 0 {
 		port = r.Port
-		if ports := v.Ports(s, d.Host); len(ports) == 1 {
+		if ports := v.ports(s, d.Host); len(ports) == 1 {
 			port = ports[0].Port // Istio: a service with one port needs no number
 		}
 	}
-	return translate.Request{Service: d.Host, Port: port, Subset: d.Subset}
+	return Request{Service: d.Host, Port: port, Subset: d.Subset}
 }
 
-func (v translate.View) setDestinations(s *mesh.Snapshot, action *routev3.RouteAction, http *mesh.HTTPRoute, r translate.Request) {
+func (v View) setDestinations(s *mesh.Snapshot, action *routev3.RouteAction, http *mesh.HTTPRoute, r Request) {
 	plain := func(d *mesh.Destination) bool {
 		for _, h := range []mesh.HeaderChanges{d.RequestHeaders, d.ResponseHeaders} {
 			if len(h.Set)+len(h.Add)+len(h.Remove) > 0 {
@@ -65,7 +65,7 @@ func (v translate.View) setDestinations(s *mesh.Snapshot, action *routev3.RouteA
 		return true
 	}
 	if len(http.Destinations) == 1 && plain(&http.Destinations[0]) {
-		name := v.request(s, &http.Destinations[0], r).OutboundName()
+		name := v.request(s, &http.Destinations[0], r).outboundName()
 		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: name}
 		return
 	}
@@ -76,7 +76,7 @@ func (v translate.View) setDestinations(s *mesh.Snapshot, action *routev3.RouteA
 	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 }
 
-func (v translate.View) weighted(s *mesh.Snapshot, http *mesh.HTTPRoute, i int, r translate.Request) *routev3.WeightedCluster_ClusterWeight {
+func (v View) weighted(s *mesh.Snapshot, http *mesh.HTTPRoute, i int, r Request) *routev3.WeightedCluster_ClusterWeight {
 	d := &http.Destinations[i]
 	weight := d.Weight
 	if len(http.Destinations) == 1 && weight == 0 {
@@ -85,16 +85,16 @@ func (v translate.View) weighted(s *mesh.Snapshot, http *mesh.HTTPRoute, i int, 
 	add, remove := headerChanges(d.RequestHeaders)
 	addBack, removeBack := headerChanges(d.ResponseHeaders)
 	return &routev3.WeightedCluster_ClusterWeight{
-		Name: v.request(s, d, r).OutboundName(), Weight: wrapperspb.UInt32(weight),
+		Name: v.request(s, d, r).outboundName(), Weight: wrapperspb.UInt32(weight),
 		RequestHeadersToAdd: add, RequestHeadersToRemove: remove,
 		ResponseHeadersToAdd: addBack, ResponseHeadersToRemove: removeBack,
 	}
 }
 
 // hashPolicy is that of the first destination with a consistent hash load balancer.
-func (v translate.View) hashPolicy(s *mesh.Snapshot, http *mesh.HTTPRoute, r translate.Request) []*routev3.RouteAction_HashPolicy {
+func (v View) hashPolicy(s *mesh.Snapshot, http *mesh.HTTPRoute, r Request) []*routev3.RouteAction_HashPolicy {
 	for i := range http.Destinations {
-		balancer := v.Traffic(s, v.request(s, &http.Destinations[i], r)).LoadBalancer
+		balancer := v.traffic(s, v.request(s, &http.Destinations[i], r)).LoadBalancer
 		if balancer != nil && balancer.HashOn != nil {
 			return []*routev3.RouteAction_HashPolicy{hashKey(balancer.HashOn)}
 		}
