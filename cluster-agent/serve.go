@@ -16,6 +16,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	envoycatalog "github.com/periplus-mesh/periplus/internal/translate/catalog"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
 	"github.com/periplus-mesh/periplus/trust/spire"
@@ -87,7 +88,7 @@ func (a *agent) authorize(_ context.Context, peer ads.Peer, node *corev3.Node) (
 		return nil, fmt.Errorf("node metadata: NETWORK %q is not one of cluster %q", view.Network, cluster.ID)
 	}
 	a.proxies.note(node, role, time.Now())
-	return view.Catalog(), nil
+	return envoycatalog.Of(view), nil
 }
 
 // federate ties the trust domain to the others until ctx is done.

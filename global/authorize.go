@@ -17,6 +17,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/feed"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/translate/catalog"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
@@ -99,7 +100,7 @@ func proxyCatalog(cluster *mesh.Cluster, id spiffeid.ID, node *corev3.Node) (xds
 	if view.Locality.Region == "" {
 		view.Locality = mesh.Locality{Region: cluster.Region}
 	}
-	return view.Catalog(), nil
+	return catalog.Of(view), nil
 }
 
 // verifier is the trust.Source of the mesh listener: the replica's own SVID, and the bundles of the control plane

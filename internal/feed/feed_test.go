@@ -11,6 +11,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/feed"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
+	"github.com/periplus-mesh/periplus/internal/translate/catalog"
 	"github.com/periplus-mesh/periplus/internal/translate/translatetest"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
@@ -75,7 +76,7 @@ func TestAgentTranslatesAsController(t *testing.T) {
 		}
 		cluster := translatetest.AnyCluster(t)
 		agent := agentSnapshot(t, all, cluster)
-		catalog := translatetest.View(t, cluster).Catalog()
+		catalog := catalog.Of(translatetest.View(t, cluster))
 		for _, kind := range []xds.Type{xds.Cluster, xds.Endpoints, xds.Listener, xds.Route} {
 			for name := range catalog.Names(all, kind) {
 				want, _ := catalog.Get(all, kind, name)

@@ -99,9 +99,9 @@ type assigner struct {
 func newAssigner(s *mesh.Snapshot, v View, r Request) *assigner {
 	a := &assigner{s: s, v: v, r: r, network: v.Network, seen: map[netip.AddrPort]bool{}}
 	a.subset, a.known = v.subset(s, r)
-	a.authenticated = v.authenticated(s, r.Service)
-	traffic := v.traffic(s, r)
-	a.out.PanicPercent = panicPercent(traffic)
+	a.authenticated = v.Authenticated(s, r.Service)
+	traffic := v.Traffic(s, r)
+	a.out.PanicPercent = PanicPercent(traffic)
 	if traffic.LoadBalancer != nil && traffic.LoadBalancer.Locality != nil {
 		a.balance = *traffic.LoadBalancer.Locality
 	}
@@ -273,7 +273,7 @@ func (a *assigner) refuse(from source, network mesh.Network, labels map[string]s
 		return "no identity: the service uses mutual TLS"
 	case !a.known:
 		return "subset " + strconv.Quote(a.r.Subset) + " is not defined"
-	case !matches(a.subset.Labels, labels):
+	case !Matches(a.subset.Labels, labels):
 		return "not in subset " + strconv.Quote(a.r.Subset)
 	case !exposed:
 		return "does not expose port " + strconv.Quote(from.port)

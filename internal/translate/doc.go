@@ -1,16 +1,14 @@
-// Package translate turns (Snapshot, View) into assignments with reasons and into Envoy resources.
+// Package translate decides what a client gets of the mesh, and why: a pure function of (Snapshot, View).
 //
 // [Assign] is the one place where it is decided which endpoints a client gets: EDS serialises its result, "explain"
-// prints it. Everything else here is serialisation. [View.Catalog] hands the resources to package xds; a result is
-// kept in the snapshot under the part of the view that it depends on, and [mesh.Diff] tells which names a step
-// between snapshots can change:
+// prints it, [Assignment.Shares] says what Envoy makes of it. Beside it are the questions that every resource asks:
+// which ports, subsets, identities and policies a service has for a [View]. Package envoy builds the resources,
+// package catalog finds them by name and knows what a change affects:
 //
-//	Assign(snapshot, view, request) -> Assignment -> ClusterLoadAssignment -> xds.Resource, once a snapshot
-//	mesh.Diff(old, now) -> services, clusters, policies touched -> (type, name)s that may differ
+//	mesh <- translate <- translate/envoy <- translate/catalog
 //
-// Applying Changed step by step gives what translation from scratch gives; a property test holds it. All functions
-// are pure: equal input gives equal bytes on every replica and in every agent, whether it knows another network's
-// endpoints or only their summaries.
+// All functions are pure: equal input gives equal output on every replica and in every agent, whether it knows another
+// network's endpoints or only what [Summarize] says of them.
 //
 // Where the field has rules they are followed: Istio's for localities, subsets, routes and authorization, Envoy's
 // for load. What differs, on purpose:
@@ -23,7 +21,6 @@
 //     TLS is not negotiable per endpoint.
 //   - Draining endpoints are left out (as Istio does without persistent sessions): proxies finish what they have.
 //   - A drained cluster's endpoints are used when nothing healthy is left elsewhere: better there than nowhere.
-//   - healthy_panic_threshold is always sent: 0, or minHealthPercent, as in Istio, which sends unhealthy endpoints too.
 //   - A DestinationRule or VirtualService counts if it is in the client's namespace, the service's, or the root
 //     namespace, in this order; one elsewhere cannot redirect other people's traffic.
 //   - An east-west gateway spreads over all endpoints of its network at one level, because its clients count on the

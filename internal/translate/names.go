@@ -7,9 +7,6 @@ import (
 	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
-// routeName is the one route configuration of a sidecar.
-const routeName = "outbound"
-
 // Request asks for the endpoints of one port of a service, or of a subset of it.
 type Request struct {
 	Service mesh.ServiceName
@@ -17,20 +14,15 @@ type Request struct {
 	Subset  string // empty: all of it
 }
 
-// outboundName is the name of the Envoy cluster, and of its endpoints, that serves r.
-func (r Request) outboundName() string {
+// OutboundName is the name of the Envoy cluster, and of its endpoints, that serves r.
+func (r Request) OutboundName() string {
 	return "outbound|" + strconv.Itoa(int(r.Port)) + "|" + r.Subset + "|" + r.Service.Host()
 }
 
-// serverName is the SNI of connections that serve r, and the name of the gateway's cluster for them. It is the
+// ServerName is the SNI of connections that serve r, and the name of the gateway's cluster for them. It is the
 // format of Istio, so that sni_cluster routes it; no part can contain "_.", hence it is reversible.
-func (r Request) serverName() string {
+func (r Request) ServerName() string {
 	return "outbound_." + strconv.Itoa(int(r.Port)) + "_." + r.Subset + "_." + r.Service.Host()
-}
-
-// inboundName is the name of the Envoy cluster that leads to the application behind a sidecar's port.
-func inboundName(endpointPort uint16) string {
-	return "inbound|" + strconv.Itoa(int(endpointPort)) + "||"
 }
 
 func parseOutboundName(name string) (Request, bool) {
@@ -39,7 +31,7 @@ func parseOutboundName(name string) (Request, bool) {
 		return Request{}, false
 	}
 	r, ok := parseRequest(parts[1], parts[2], parts[3])
-	return r, ok && r.outboundName() == name
+	return r, ok && r.OutboundName() == name
 }
 
 func parseServerName(name string) (Request, bool) {
@@ -50,7 +42,7 @@ func parseServerName(name string) (Request, bool) {
 		return Request{}, false
 	}
 	r, ok := parseRequest(port, rest[:last], rest[last+2:])
-	return r, ok && r.serverName() == name
+	return r, ok && r.ServerName() == name
 }
 
 func parseRequest(port, subset, host string) (Request, bool) {
@@ -62,15 +54,15 @@ func parseRequest(port, subset, host string) (Request, bool) {
 	return Request{Service: service, Port: uint16(number), Subset: subset}, err == nil
 }
 
-// requestName is the name of r's cluster in a proxy of v's role.
-func (v View) requestName(r Request) string {
+// RequestName is the name of r's cluster in a proxy of v's role.
+func (v View) RequestName(r Request) string {
 	if v.Role == Gateway {
-		return r.serverName()
+		return r.ServerName()
 	}
-	return r.outboundName()
+	return r.OutboundName()
 }
 
-func (v View) parseRequestName(name string) (Request, bool) {
+func (v View) ParseRequestName(name string) (Request, bool) {
 	if v.Role == Gateway {
 		return parseServerName(name)
 	}

@@ -106,14 +106,14 @@ func (in *Inbound) validate() error {
 	if in.EndpointPort == 0 {
 		return fmt.Errorf("ENDPOINT_PORT: missing")
 	}
-	if host, port := in.app(); host == "" || port == 0 {
+	if host, port := in.Address(); host == "" || port == 0 {
 		return fmt.Errorf("APP: %q: want IP:PORT or localhost:PORT", in.App)
 	}
 	return nil
 }
 
-// app is the application's address; validate has checked it.
-func (in *Inbound) app() (string, uint16) {
+// Address is the application's address; validate has checked it.
+func (in *Inbound) Address() (string, uint16) {
 	text := in.App
 	if port, ok := strings.CutPrefix(text, "localhost:"); ok {
 		text = "127.0.0.1:" + port
@@ -132,8 +132,8 @@ func (w Workload) canonical() (string, error) {
 	return string(data), err
 }
 
-// workload is what ViewOf put into the view; a view made otherwise may have none.
-func (v View) workload() Workload {
+// Declared is what ViewOf put into the view; a view made otherwise may have none.
+func (v View) Declared() Workload {
 	var w Workload
 	if v.Workload != "" && json.Unmarshal([]byte(v.Workload), &w) != nil {
 		return Workload{}

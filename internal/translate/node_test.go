@@ -27,11 +27,11 @@ func TestViewOf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := v.workload()
+	w := v.Declared()
 	if v.Network != "n1" || v.Locality != (mesh.Locality{Region: "eu", Zone: "1"}) || w.OutboundPort != 15001 || len(w.Inbound) != 1 {
 		t.Fatalf("%+v", v)
 	}
-	if host, port := w.Inbound[0].app(); host != "127.0.0.1" || port != 9000 {
+	if host, port := w.Inbound[0].Address(); host != "127.0.0.1" || port != 9000 {
 		t.Fatalf("%s %d", host, port)
 	}
 	if v, err := ViewOf(Gateway, "a", "", nil); err != nil || v.Network != "" {
@@ -63,28 +63,19 @@ func TestViewOfRefuses(t *testing.T) {
 	}
 }
 
-// Whatever a node says, there is an error or a view that can be translated, and the view is canonical.
+// Whatever a node says, there is an error or a canonical view.
 func FuzzViewOf(f *testing.F) {
 	f.Add(goodMetadata)
 	f.Add(`{"BIND":"::1","GATEWAY_PORT":15443,"TCP_OUTBOUND":true}`)
 	f.Add(`{"BIND":"1.2.3.4","INBOUND":[{}]}`)
-	snapshot := new(mesh.Store).Update(mesh.Delta{})
 	f.Fuzz(func(t *testing.T, metadata string) {
 		for _, role := range []Role{Sidecar, Gateway} {
 			v, err := ViewOf(role, "a", "shop", node(t, metadata))
 			if err != nil {
 				continue
 			}
-			if again, err := v.workload().canonical(); err != nil || again != v.Workload {
+			if again, err := v.Declared().canonical(); err != nil || again != v.Workload {
 				t.Fatalf("%q: %q, %v", v.Workload, again, err)
-			}
-			catalog := v.Catalog()
-			for kind := range catalogTypes {
-				for name := range catalog.Names(snapshot, kind) {
-					if _, ok := catalog.Get(snapshot, kind, name); !ok {
-						t.Fatalf("%s %q is named but not there", kind, name)
-					}
-				}
 			}
 		}
 	})
@@ -97,10 +88,10 @@ func FuzzRequestNames(f *testing.F) {
 	f.Add("outbound|080||catalog.shop.svc.cluster.local")
 	f.Add("outbound_.80_._.catalog.shop.svc.cluster.local")
 	f.Fuzz(func(t *testing.T, name string) {
-		if r, ok := parseOutboundName(name); ok && r.outboundName() != name {
+		if r, ok := parseOutboundName(name); ok && r.OutboundName() != name {
 			t.Fatalf("%q is %+v", name, r)
 		}
-		if r, ok := parseServerName(name); ok && r.serverName() != name {
+		if r, ok := parseServerName(name); ok && r.ServerName() != name {
 			t.Fatalf("%q is %+v", name, r)
 		}
 	})
@@ -112,10 +103,10 @@ func TestRequestNames(t *testing.T) {
 		{mesh.ServiceName{Namespace: "shop", Name: "catalog"}, 65535, "v1"},
 		{mesh.ServiceName{Namespace: "svc", Name: "svc"}, 1, "a_b"},
 	} {
-		if got, ok := parseOutboundName(r.outboundName()); !ok || got != r {
+		if got, ok := parseOutboundName(r.OutboundName()); !ok || got != r {
 			t.Errorf("%+v: %+v %v", r, got, ok)
 		}
-		if got, ok := parseServerName(r.serverName()); !ok || got != r {
+		if got, ok := parseServerName(r.ServerName()); !ok || got != r {
 			t.Errorf("%+v: %+v %v", r, got, ok)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 )
 
 // policyIndex finds policies by the service that they are about. It depends on the policies alone, so it is
-// carried from one snapshot to the next while no policy changes (see carry).
+// carried from one snapshot to the next while no policy changes (see CarryPolicies).
 type policyIndex struct {
 	rules  map[mesh.ServiceName][]*mesh.Policy // DestinationRules
 	routes map[mesh.ServiceName][]*mesh.Policy // VirtualServices
@@ -38,9 +38,9 @@ func indexPolicies(s *mesh.Snapshot) *policyIndex {
 	return index
 }
 
-// carry hands the index on to the next snapshot when no policy differs, so that its cost is paid once a policy
+// CarryPolicies hands the index on to the next snapshot when no policy differs, so that its cost is paid once a policy
 // change and not once a snapshot.
-func carry(old, now *mesh.Snapshot) {
+func CarryPolicies(old, now *mesh.Snapshot) {
 	now.Memo(policyIndexKey{}, func() any { return policies(old) })
 }
 
@@ -64,6 +64,15 @@ func (v View) rule(s *mesh.Snapshot, service mesh.ServiceName) (*mesh.Policy, *m
 		return nil, nil
 	}
 	return policy, policy.Spec.(*mesh.DestinationRule)
+}
+
+// VirtualService is the one in force for a service, or nil.
+func (v View) VirtualService(s *mesh.Snapshot, service mesh.ServiceName) *mesh.VirtualService {
+	policy := v.pick(policies(s).routes[service], service)
+	if policy == nil {
+		return nil
+	}
+	return policy.Spec.(*mesh.VirtualService)
 }
 
 // subset finds what r asks for; the whole service is the subset without labels.
@@ -121,8 +130,8 @@ func yieldAll[T any](all []T, yield func(T) bool) bool {
 	return true
 }
 
-// traffic is the policy for r: the port's settings replace the rule's whole, the subset's replace them part by part.
-func (v View) traffic(s *mesh.Snapshot, r Request) mesh.TrafficPolicy {
+// Traffic is the policy for r: the port's settings replace the rule's whole, the subset's replace them part by part.
+func (v View) Traffic(s *mesh.Snapshot, r Request) mesh.TrafficPolicy {
 	_, rule := v.rule(s, r.Service)
 	if rule == nil {
 		return mesh.TrafficPolicy{}
@@ -149,6 +158,14 @@ func override(base mesh.TrafficPolicy, by *mesh.TrafficPolicy) mesh.TrafficPolic
 		base.OutlierDetection = by.OutlierDetection
 	}
 	return base
+}
+
+// PanicPercent is Istio's: unhealthy endpoints are sent, so panic is off unless minHealthPercent asks for it.
+func PanicPercent(t mesh.TrafficPolicy) uint32 {
+	if t.OutlierDetection == nil {
+		return 0
+	}
+	return min(t.OutlierDetection.MinHealthPercent, 100)
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -34,9 +34,9 @@ func (v View) offered(s *mesh.Snapshot, name mesh.ServiceName) iter.Seq[*mesh.Se
 	}
 }
 
-// ports are the ports of a service as v sees it, by number: the union over the clusters that offer it. Where two
+// Ports are the ports of a service as v sees it, by number: the union over the clusters that offer it. Where two
 // clusters disagree about a number, v's own cluster is right, then the first by name. Empty: no such service.
-func (v View) ports(s *mesh.Snapshot, name mesh.ServiceName) []mesh.ServicePort {
+func (v View) Ports(s *mesh.Snapshot, name mesh.ServiceName) []mesh.ServicePort {
 	var ports []mesh.ServicePort
 	for service := range v.offered(s, name) {
 		for _, port := range service.Ports {
@@ -49,8 +49,8 @@ func (v View) ports(s *mesh.Snapshot, name mesh.ServiceName) []mesh.ServicePort 
 	return ports
 }
 
-// port is one of the ports, or false.
-func (v View) port(s *mesh.Snapshot, r Request) (mesh.ServicePort, bool) {
+// Port is one of the ports, or false.
+func (v View) Port(s *mesh.Snapshot, r Request) (mesh.ServicePort, bool) {
 	for service := range v.offered(s, r.Service) {
 		for _, port := range service.Ports {
 			if port.Port == r.Port {
@@ -61,19 +61,30 @@ func (v View) port(s *mesh.Snapshot, r Request) (mesh.ServicePort, bool) {
 	return mesh.ServicePort{}, false
 }
 
-// exists tells whether a resource for r exists for v.
-func (v View) exists(s *mesh.Snapshot, r Request) bool {
-	if _, ok := v.port(s, r); !ok {
+// TCPPorts are those of the ports that are not HTTP.
+func (v View) TCPPorts(s *mesh.Snapshot, name mesh.ServiceName) []uint16 {
+	var ports []uint16
+	for _, port := range v.Ports(s, name) {
+		if port.Protocol == mesh.TCP {
+			ports = append(ports, port.Port)
+		}
+	}
+	return ports
+}
+
+// Exists tells whether a resource for r exists for v.
+func (v View) Exists(s *mesh.Snapshot, r Request) bool {
+	if _, ok := v.Port(s, r); !ok {
 		return false
 	}
 	_, ok := v.subset(s, r)
 	return ok
 }
 
-// requests yields every request about a service that has a resource: each port, whole and by subset.
-func (v View) requests(s *mesh.Snapshot, name mesh.ServiceName) iter.Seq[Request] {
+// Requests yields every request about a service that has a resource: each port, whole and by subset.
+func (v View) Requests(s *mesh.Snapshot, name mesh.ServiceName) iter.Seq[Request] {
 	return func(yield func(Request) bool) {
-		ports := v.ports(s, name)
+		ports := v.Ports(s, name)
 		if len(ports) == 0 {
 			return
 		}
@@ -113,8 +124,8 @@ func (v View) identified(s *mesh.Snapshot, name mesh.ServiceName) iter.Seq2[spif
 	}
 }
 
-// authenticated tells whether the service uses mutual TLS: anything in it has an identity.
-func (v View) authenticated(s *mesh.Snapshot, name mesh.ServiceName) bool {
+// Authenticated tells whether the service uses mutual TLS: anything in it has an identity.
+func (v View) Authenticated(s *mesh.Snapshot, name mesh.ServiceName) bool {
 	for id := range v.identified(s, name) {
 		if !id.IsZero() {
 			return true
@@ -123,9 +134,9 @@ func (v View) authenticated(s *mesh.Snapshot, name mesh.ServiceName) bool {
 	return false
 }
 
-// identities are the SPIFFE IDs that a server of r may have, sorted: those of the subset's endpoints, or the whole
+// Identities are the SPIFFE IDs that a server of r may have, sorted: those of the subset's endpoints, or the whole
 // service's while the subset has none, so that an empty list never means "anybody".
-func (v View) identities(s *mesh.Snapshot, r Request) []string {
+func (v View) Identities(s *mesh.Snapshot, r Request) []string {
 	subset, _ := v.subset(s, r)
 	all, some := map[string]bool{}, map[string]bool{}
 	for id, labels := range v.identified(s, r.Service) {
@@ -133,7 +144,7 @@ func (v View) identities(s *mesh.Snapshot, r Request) []string {
 			continue
 		}
 		all[id.String()] = true
-		if matches(subset.Labels, labels) {
+		if Matches(subset.Labels, labels) {
 			some[id.String()] = true
 		}
 	}
@@ -169,8 +180,8 @@ func scan[T mesh.Object](s *mesh.Snapshot, prefix mesh.Key) iter.Seq[T] {
 	}
 }
 
-// matches tells whether labels have everything that want asks for.
-func matches(want, labels map[string]string) bool {
+// Matches tells whether labels have everything that want asks for.
+func Matches(want, labels map[string]string) bool {
 	for name, value := range want {
 		if have, ok := labels[name]; !ok || have != value {
 			return false

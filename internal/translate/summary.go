@@ -65,5 +65,14 @@ func addToBucket(s *mesh.Summary, e *mesh.Endpoint) {
 }
 
 func compareBuckets(a, b mesh.SummaryBucket) int {
-	return cmp.Or(strings.Compare(canonicalLabels(a.Labels), canonicalLabels(b.Labels)), slices.Compare(a.PortNames, b.PortNames))
+	return cmp.Or(strings.Compare(CanonicalLabels(a.Labels), CanonicalLabels(b.Labels)), slices.Compare(a.PortNames, b.PortNames))
+}
+
+// CanonicalLabels is unambiguous: no label has a control character.
+func CanonicalLabels(labels map[string]string) string {
+	var b strings.Builder
+	for _, name := range sortedKeys(labels) {
+		b.WriteString(name + "\x00" + labels[name] + "\x01")
+	}
+	return b.String()
 }

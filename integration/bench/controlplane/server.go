@@ -21,6 +21,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/translate/catalog"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
 )
@@ -82,7 +83,7 @@ func authorize(_ context.Context, _ ads.Peer, node *corev3.Node) (xds.Catalog[*m
 	if err != nil {
 		return nil, err
 	}
-	return view.Catalog(), nil
+	return catalog.Of(view), nil
 }
 
 func command(store *mesh.Store, o options, words []string) (string, error) {

@@ -1,4 +1,4 @@
-package translate
+package envoy
 
 import (
 	"strconv"
@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
 )
 
 // Defaults of a cluster: Istio's, and Envoy's where Istio has none.
@@ -26,21 +27,21 @@ const (
 
 const httpOptionsName = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
-// envoyCluster is the Envoy cluster for r, which exists.
-func (v View) envoyCluster(s *mesh.Snapshot, r Request) *clusterv3.Cluster {
-	port, _ := v.port(s, r)
-	traffic := v.traffic(s, r)
-	if v.Role == Gateway {
+// Cluster is the Envoy cluster for r, which exists.
+func Cluster(s *mesh.Snapshot, v translate.View, r translate.Request) *clusterv3.Cluster {
+	port, _ := v.Port(s, r)
+	traffic := v.Traffic(s, r)
+	if v.Role == translate.Gateway {
 		port.Protocol, traffic = mesh.TCP, gatewayTraffic(traffic)
 	}
 	pool := connectionPool(traffic)
 	c := &clusterv3.Cluster{
-		Name:                 v.requestName(r),
+		Name:                 v.RequestName(r),
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: fromADS()},
 		ConnectTimeout:       durationpb.New(pool.ConnectTimeout),
 		CommonLbConfig: &clusterv3.Cluster_CommonLbConfig{
-			HealthyPanicThreshold: &typev3.Percent{Value: float64(panicPercent(traffic))},
+			HealthyPanicThreshold: &typev3.Percent{Value: float64(translate.PanicPercent(traffic))},
 			LocalityConfigSpecifier: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 				LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
 			},
@@ -50,8 +51,8 @@ func (v View) envoyCluster(s *mesh.Snapshot, r Request) *clusterv3.Cluster {
 	}
 	setAlgorithm(c, traffic.LoadBalancer)
 	setProtocol(c, port.Protocol, pool)
-	if v.Role != Gateway && v.authenticated(s, r.Service) {
-		c.TransportSocket = upstreamTLS(r.serverName(), alpn(port.Protocol)[0], v.identities(s, r))
+	if v.Role != translate.Gateway && v.Authenticated(s, r.Service) {
+		c.TransportSocket = upstreamTLS(r.ServerName(), alpn(port.Protocol)[0], v.Identities(s, r))
 	}
 	return c
 }
@@ -77,14 +78,6 @@ func connectionPool(t mesh.TrafficPolicy) mesh.ConnectionPool {
 		pool.IdleTimeout = defaultIdleTimeout
 	}
 	return pool
-}
-
-// panicPercent is Istio's: unhealthy endpoints are sent, so panic is off unless minHealthPercent asks for it.
-func panicPercent(t mesh.TrafficPolicy) uint32 {
-	if t.OutlierDetection == nil {
-		return 0
-	}
-	return min(t.OutlierDetection.MinHealthPercent, 100)
 }
 
 func setAlgorithm(c *clusterv3.Cluster, b *mesh.LoadBalancer) {
@@ -189,10 +182,10 @@ func setProtocol(c *clusterv3.Cluster, p mesh.Protocol, pool mesh.ConnectionPool
 	c.TypedExtensionProtocolOptions = map[string]*anypb.Any{httpOptionsName: pack(options)}
 }
 
-// inboundCluster leads to the application behind one port of a sidecar.
-func inboundCluster(in Inbound) *clusterv3.Cluster {
-	host, port := in.app()
-	name := inboundName(in.EndpointPort)
+// InboundCluster leads to the application behind one port of a sidecar.
+func InboundCluster(in translate.Inbound) *clusterv3.Cluster {
+	host, port := in.Address()
+	name := InboundName(in.EndpointPort)
 	c := &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},

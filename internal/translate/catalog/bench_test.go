@@ -1,4 +1,4 @@
-package translate
+package catalog
 
 import (
 	"fmt"
@@ -8,10 +8,12 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/translate/envoy"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
-var catalogTypes = map[xds.Type]bool{xds.Cluster: true, xds.Endpoints: true, xds.Listener: true, xds.Route: true}
+var allTypes = map[xds.Type]bool{xds.Cluster: true, xds.Endpoints: true, xds.Listener: true, xds.Route: true}
 
 // big is a mesh of one cluster with n services of 10 endpoints each.
 func big(n int) *mesh.Store {
@@ -51,33 +53,33 @@ func toggled(s *mesh.Snapshot, i int) *mesh.EndpointSlice {
 	return &slice
 }
 
-var benchView = View{Cluster: "a", Network: "n1", Locality: mesh.Locality{Region: "eu", Zone: "1"}, Namespace: "shop", Role: Sidecar}
+var benchView = translate.View{Cluster: "a", Network: "n1", Locality: mesh.Locality{Region: "eu", Zone: "1"}, Namespace: "shop", Role: translate.Sidecar}
 
 const benchName = "outbound|80||s0500.shop.svc.cluster.local"
 
 // One EDS resource of 10 endpoints, marshalled.
 func BenchmarkEDS(b *testing.B) {
 	s, _ := big(1000).Latest()
-	r, _ := parseOutboundName(benchName)
+	r, _ := benchView.ParseRequestName(benchName)
 	b.ReportAllocs()
 	for b.Loop() {
-		xds.NewResource(xds.Endpoints, benchName, benchView.loadAssignment(s, r))
+		xds.NewResource(xds.Endpoints, benchName, envoy.LoadAssignment(s, benchView, r))
 	}
 }
 
 // One assignment of 10 endpoints.
 func BenchmarkAssign(b *testing.B) {
 	s, _ := big(1000).Latest()
-	r, _ := parseOutboundName(benchName)
+	r, _ := benchView.ParseRequestName(benchName)
 	b.ReportAllocs()
 	for b.Loop() {
-		Assign(s, benchView, r)
+		translate.Assign(s, benchView, r)
 	}
 }
 
 // One endpoint's health changes among 1 000 services: what changed, and its new resource. The commit is not counted.
 func BenchmarkOneEndpointChange(b *testing.B) {
-	store, catalog := big(1000), benchView.Catalog()
+	store, catalog := big(1000), Of(benchView)
 	at, _ := store.Latest()
 	b.ReportAllocs()
 	for i := 1; b.Loop(); i++ {
@@ -93,7 +95,7 @@ func BenchmarkOneEndpointChange(b *testing.B) {
 
 // The same, without the resource.
 func BenchmarkChanged(b *testing.B) {
-	store, catalog := big(1000), benchView.Catalog()
+	store, catalog := big(1000), Of(benchView)
 	at, _ := store.Latest()
 	b.ReportAllocs()
 	for i := 1; b.Loop(); i++ {
@@ -108,7 +110,7 @@ func BenchmarkChanged(b *testing.B) {
 
 // The same step asked by every further client that shares the view: what the first one found.
 func BenchmarkChangedShared(b *testing.B) {
-	store, catalog := big(1000), benchView.Catalog()
+	store, catalog := big(1000), Of(benchView)
 	at, _ := store.Latest()
 	now := store.Update(mesh.Delta{Upserts: []mesh.Object{toggled(at, 1)}})
 	b.ReportAllocs()
@@ -121,12 +123,12 @@ func BenchmarkChangedShared(b *testing.B) {
 
 // Everything of 1 000 services from scratch.
 func BenchmarkAll(b *testing.B) {
-	store, catalog := big(1000), benchView.Catalog()
+	store, catalog := big(1000), Of(benchView)
 	for b.Loop() {
 		b.StopTimer()
 		s := store.Update(mesh.Delta{})
 		b.StartTimer()
-		for kind := range catalogTypes {
+		for kind := range allTypes {
 			for name := range catalog.Names(s, kind) {
 				catalog.Get(s, kind, name)
 			}
@@ -136,7 +138,7 @@ func BenchmarkAll(b *testing.B) {
 
 // A lone endpoint's change touches its EDS resource alone; a new identity touches the cluster's too.
 func TestLoneEndpointChange(t *testing.T) {
-	store, catalog := big(20), benchView.Catalog()
+	store, catalog := big(20), Of(benchView)
 	at, _ := store.Latest()
 	name := mesh.ServiceName{Namespace: "shop", Name: "s0007"}
 	step := func(change func(*mesh.Endpoint)) string {

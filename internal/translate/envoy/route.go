@@ -1,38 +1,35 @@
-package translate
+package envoy
 
 import (
+	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
 )
 
-// The default retry policy, Istio's.
-const (
-	defaultRetryOn       = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-	defaultRetries       = 2
-	hostAttempts         = 5
-	previousHostsFilter  = "envoy.retry_host_predicates.previous_hosts"
-	retriableStatusCodes = "retriable-status-codes"
-)
+// router makes the routes that a view has of a snapshot.
+type router struct {
+	s *mesh.Snapshot
+	v translate.View
+}
 
 // route is one HTTP route of a service's port, under one of its matches; nil matches everything.
-func (v View) route(s *mesh.Snapshot, http *mesh.HTTPRoute, match *mesh.HTTPMatch, r Request) *routev3.Route {
+func (r router) route(http *mesh.HTTPRoute, match *mesh.HTTPMatch, to translate.Request, retry *routev3.RetryPolicy) *routev3.Route {
 	action := &routev3.RouteAction{
 		Timeout:     durationpb.New(http.Timeout), // 0: none, where Envoy's default would be 15 s
-		RetryPolicy: retryPolicy(http.Retries),
-		HashPolicy:  v.hashPolicy(s, http, r),
+		RetryPolicy: retry,
+		HashPolicy:  r.hashPolicy(http, to),
 	}
-	v.setDestinations(s, action, http, r)
+	r.setDestinations(action, http, to)
 	setRewrite(action, http, match)
 	add, remove := headerChanges(http.RequestHeaders)
 	addBack, removeBack := headerChanges(http.ResponseHeaders)
@@ -43,19 +40,19 @@ func (v View) route(s *mesh.Snapshot, http *mesh.HTTPRoute, match *mesh.HTTPMatc
 	}
 }
 
-// request is what a destination means for a request that came for r.
-func (v View) request(s *mesh.Snapshot, d *mesh.Destination, r Request) Request {
+// request is what a destination means for a request that came for another.
+func (r router) request(d *mesh.Destination, to translate.Request) translate.Request {
 	port := d.Port
 	if port == 0 {
-		port = r.Port
-		if ports := v.ports(s, d.Host); len(ports) == 1 {
+		port = to.Port
+		if ports := r.v.Ports(r.s, d.Host); len(ports) == 1 {
 			port = ports[0].Port // Istio: a service with one port needs no number
 		}
 	}
-	return Request{Service: d.Host, Port: port, Subset: d.Subset}
+	return translate.Request{Service: d.Host, Port: port, Subset: d.Subset}
 }
 
-func (v View) setDestinations(s *mesh.Snapshot, action *routev3.RouteAction, http *mesh.HTTPRoute, r Request) {
+func (r router) setDestinations(action *routev3.RouteAction, http *mesh.HTTPRoute, to translate.Request) {
 	plain := func(d *mesh.Destination) bool {
 		for _, h := range []mesh.HeaderChanges{d.RequestHeaders, d.ResponseHeaders} {
 			if len(h.Set)+len(h.Add)+len(h.Remove) > 0 {
@@ -65,18 +62,18 @@ func (v View) setDestinations(s *mesh.Snapshot, action *routev3.RouteAction, htt
 		return true
 	}
 	if len(http.Destinations) == 1 && plain(&http.Destinations[0]) {
-		name := v.request(s, &http.Destinations[0], r).outboundName()
+		name := r.request(&http.Destinations[0], to).OutboundName()
 		action.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: name}
 		return
 	}
 	weighted := &routev3.WeightedCluster{}
 	for i := range http.Destinations {
-		weighted.Clusters = append(weighted.Clusters, v.weighted(s, http, i, r))
+		weighted.Clusters = append(weighted.Clusters, r.weighted(http, i, to))
 	}
 	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
 }
 
-func (v View) weighted(s *mesh.Snapshot, http *mesh.HTTPRoute, i int, r Request) *routev3.WeightedCluster_ClusterWeight {
+func (r router) weighted(http *mesh.HTTPRoute, i int, to translate.Request) *routev3.WeightedCluster_ClusterWeight {
 	d := &http.Destinations[i]
 	weight := d.Weight
 	if len(http.Destinations) == 1 && weight == 0 {
@@ -85,16 +82,16 @@ func (v View) weighted(s *mesh.Snapshot, http *mesh.HTTPRoute, i int, r Request)
 	add, remove := headerChanges(d.RequestHeaders)
 	addBack, removeBack := headerChanges(d.ResponseHeaders)
 	return &routev3.WeightedCluster_ClusterWeight{
-		Name: v.request(s, d, r).outboundName(), Weight: wrapperspb.UInt32(weight),
+		Name: r.request(d, to).OutboundName(), Weight: wrapperspb.UInt32(weight),
 		RequestHeadersToAdd: add, RequestHeadersToRemove: remove,
 		ResponseHeadersToAdd: addBack, ResponseHeadersToRemove: removeBack,
 	}
 }
 
 // hashPolicy is that of the first destination with a consistent hash load balancer.
-func (v View) hashPolicy(s *mesh.Snapshot, http *mesh.HTTPRoute, r Request) []*routev3.RouteAction_HashPolicy {
+func (r router) hashPolicy(http *mesh.HTTPRoute, to translate.Request) []*routev3.RouteAction_HashPolicy {
 	for i := range http.Destinations {
-		balancer := v.traffic(s, v.request(s, &http.Destinations[i], r)).LoadBalancer
+		balancer := r.v.Traffic(r.s, r.request(&http.Destinations[i], to)).LoadBalancer
 		if balancer != nil && balancer.HashOn != nil {
 			return []*routev3.RouteAction_HashPolicy{hashKey(balancer.HashOn)}
 		}
@@ -118,50 +115,6 @@ func hashKey(k *mesh.HashKey) *routev3.RouteAction_HashPolicy {
 		ConnectionProperties: &routev3.RouteAction_HashPolicy_ConnectionProperties{SourceIp: true}}}
 }
 
-// retryPolicy is the default for nil, and none for 0 attempts. Numbers in On are status codes.
-func retryPolicy(r *mesh.Retries) *routev3.RetryPolicy {
-	out := &routev3.RetryPolicy{
-		NumRetries: wrapperspb.UInt32(defaultRetries),
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{
-			Name:       previousHostsFilter,
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previousv3.PreviousHostsPredicate{})},
-		}},
-		HostSelectionRetryMaxAttempts: hostAttempts,
-	}
-	on := ""
-	if r != nil {
-		if r.Attempts == 0 {
-			return nil
-		}
-		out.NumRetries = wrapperspb.UInt32(r.Attempts)
-		out.PerTryTimeout = positiveDuration(r.PerTryTimeout)
-		on = r.On
-	}
-	if on == "" {
-		out.RetryOn, out.RetriableStatusCodes = defaultRetryOn, []uint32{503}
-		return out
-	}
-	out.RetryOn, out.RetriableStatusCodes = splitRetryOn(on)
-	return out
-}
-
-func splitRetryOn(on string) (string, []uint32) {
-	var words []string
-	var codes []uint32
-	for _, word := range strings.Split(on, ",") {
-		word = strings.TrimSpace(word)
-		if code, err := strconv.ParseUint(word, 10, 16); err == nil {
-			codes = append(codes, uint32(code))
-		} else if word != "" {
-			words = append(words, word)
-		}
-	}
-	if len(codes) > 0 && !slices.Contains(words, retriableStatusCodes) {
-		words = append(words, retriableStatusCodes)
-	}
-	return strings.Join(words, ","), codes
-}
-
 func setRewrite(action *routev3.RouteAction, http *mesh.HTTPRoute, match *mesh.HTTPMatch) {
 	if http.RewriteHost != "" {
 		action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: http.RewriteHost}
@@ -179,10 +132,10 @@ func setRewrite(action *routev3.RouteAction, http *mesh.HTTPRoute, match *mesh.H
 }
 
 func headerChanges(h mesh.HeaderChanges) (add []*corev3.HeaderValueOption, remove []string) {
-	for _, name := range sortedKeys(h.Set) {
+	for _, name := range slices.Sorted(maps.Keys(h.Set)) {
 		add = append(add, headerValue(name, h.Set[name], corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD))
 	}
-	for _, name := range sortedKeys(h.Add) {
+	for _, name := range slices.Sorted(maps.Keys(h.Add)) {
 		add = append(add, headerValue(name, h.Add[name], corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD))
 	}
 	return add, h.Remove
@@ -211,13 +164,13 @@ func routeMatch(m *mesh.HTTPMatch) *routev3.RouteMatch {
 	if m.Authority != nil {
 		header(":authority", m.Authority, false)
 	}
-	for _, name := range sortedKeys(m.Headers) {
+	for _, name := range slices.Sorted(maps.Keys(m.Headers)) {
 		header(name, m.Headers[name], false)
 	}
-	for _, name := range sortedKeys(m.WithoutHeaders) {
+	for _, name := range slices.Sorted(maps.Keys(m.WithoutHeaders)) {
 		header(name, m.WithoutHeaders[name], true)
 	}
-	for _, name := range sortedKeys(m.QueryParams) {
+	for _, name := range slices.Sorted(maps.Keys(m.QueryParams)) {
 		out.QueryParameters = append(out.QueryParameters, queryMatcher(name, m.QueryParams[name]))
 	}
 	return out

@@ -1,8 +1,6 @@
-package translate
+package envoy
 
 import (
-	"cmp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -19,12 +17,17 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
 )
 
-// Names of listeners and filters.
+// HTTPListener and GatewayListener are listeners that a workload has at most once.
 const (
-	httpListener     = "outbound_http"
-	gatewayListener  = "eastwest"
+	HTTPListener    = "outbound_http"
+	GatewayListener = "eastwest"
+)
+
+// Names of other listeners, and of filters.
+const (
 	tcpListenerStart = "outbound_tcp_"
 
 	hcmFilter        = "envoy.filters.network.http_connection_manager"
@@ -36,126 +39,49 @@ const (
 	blackHole = "BlackHoleCluster"
 )
 
-func tcpListenerName(port uint16) string { return tcpListenerStart + portText(port) }
+// TCPListener is the name of the listener for a port number.
+func TCPListener(port uint16) string { return tcpListenerStart + portText(port) }
 
-func (in *Inbound) listenerName() string {
+// ParseTCPListener is the inverse of [TCPListener].
+func ParseTCPListener(name string) (uint16, bool) {
+	text, ok := strings.CutPrefix(name, tcpListenerStart)
+	port, err := strconv.ParseUint(text, 10, 16)
+	return uint16(port), ok && err == nil && TCPListener(uint16(port)) == name
+}
+
+// InboundListener is the name of the listener for a port of the workload.
+func InboundListener(in translate.Inbound) string {
 	return "inbound_" + in.PortName + "_" + portText(in.EndpointPort)
 }
 
-func (c *catalog) listenerNames(s *mesh.Snapshot) []string {
-	w := c.workload
-	if c.view.Role == Gateway {
-		if w.GatewayPort == 0 {
-			return nil
-		}
-		return []string{gatewayListener}
-	}
-	var names []string
-	if w.OutboundPort != 0 {
-		names = append(names, httpListener)
-	}
-	for i := range w.Inbound {
-		names = append(names, w.Inbound[i].listenerName())
-	}
-	if w.TCPOutbound {
-		for _, port := range sortedPorts(c.shared.tcpServices(s)) {
-			if !w.takes(port) {
-				names = append(names, tcpListenerName(port))
-			}
-		}
-	}
-	return names
+// InboundName is the name of the Envoy cluster that leads to the application behind a sidecar's port.
+func InboundName(endpointPort uint16) string {
+	return "inbound|" + portText(endpointPort) + "||"
 }
 
-func sortedPorts(m map[uint16]Request) []uint16 {
-	var ports []uint16
-	for port := range m {
-		ports = append(ports, port)
-	}
-	slices.SortFunc(ports, cmp.Compare)
-	return ports
-}
-
-// takes tells whether the workload itself listens on a port.
-func (w *Workload) takes(port uint16) bool {
-	return port == w.OutboundPort || slices.ContainsFunc(w.Inbound, func(in Inbound) bool { return in.EndpointPort == port })
-}
-
-// listener finds who makes a listener; nil: it does not exist.
-func (c *catalog) listener(s *mesh.Snapshot, name string) func() proto.Message {
-	w := c.workload
-	if c.view.Role == Gateway {
-		if name == gatewayListener && w.GatewayPort != 0 {
-			return func() proto.Message { return eastwestListener(w) }
-		}
-		return nil
-	}
-	if name == httpListener && w.OutboundPort != 0 {
-		return func() proto.Message { return outboundHTTP(w) }
-	}
-	for i := range w.Inbound {
-		if in := w.Inbound[i]; in.listenerName() == name {
-			return func() proto.Message { return c.inboundListener(s, in) }
-		}
-	}
-	if r, port, ok := c.tcpListener(s, name); ok {
-		return func() proto.Message { return outboundTCP(w.Bind, port, r) }
-	}
-	return nil
-}
-
-func (c *catalog) tcpListener(s *mesh.Snapshot, name string) (Request, uint16, bool) {
-	text, ok := strings.CutPrefix(name, tcpListenerStart)
-	number, err := strconv.ParseUint(text, 10, 16)
-	port := uint16(number)
-	if !ok || err != nil || tcpListenerName(port) != name || !c.workload.TCPOutbound || c.workload.takes(port) {
-		return Request{}, 0, false
-	}
-	r, ok := c.shared.tcpServices(s)[port]
-	return r, port, ok
-}
-
-type tcpServicesKey struct{ view View }
-
-// tcpServices says whose a TCP port number is: there is one listener a number, so the first service wins, those of
-// the client's namespace before others.
-func (v View) tcpServices(s *mesh.Snapshot) map[uint16]Request {
-	key := tcpServicesKey{View{Cluster: v.Cluster, Namespace: v.Namespace, Role: v.Role}}
-	return s.Memo(key, func() any {
-		owners := map[uint16]Request{}
-		for name := range s.ServiceNames() {
-			for _, port := range v.tcpPorts(s, name) {
-				have, taken := owners[port]
-				if !taken || have.Service.Namespace != v.Namespace && name.Namespace == v.Namespace {
-					owners[port] = Request{Service: name, Port: port}
-				}
-			}
-		}
-		return owners
-	}).(map[uint16]Request)
-}
-
-func outboundHTTP(w Workload) *listenerv3.Listener {
-	manager := httpManager(httpListener)
+// OutboundHTTP takes requests by authority.
+func OutboundHTTP(w translate.Workload) *listenerv3.Listener {
+	manager := httpManager(HTTPListener)
 	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
-		RouteConfigName: routeName, ConfigSource: fromADS(),
+		RouteConfigName: RouteName, ConfigSource: fromADS(),
 	}}
-	return listener(httpListener, w.Bind, w.OutboundPort, corev3.TrafficDirection_OUTBOUND,
+	return listener(HTTPListener, w.Bind, w.OutboundPort, corev3.TrafficDirection_OUTBOUND,
 		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{networkFilter(hcmFilter, manager)}})
 }
 
-func outboundTCP(bind string, port uint16, r Request) *listenerv3.Listener {
-	name := tcpListenerName(port)
+// OutboundTCP takes the connections to one port number.
+func OutboundTCP(bind string, port uint16, r translate.Request) *listenerv3.Listener {
+	name := TCPListener(port)
 	return listener(name, bind, port, corev3.TrafficDirection_OUTBOUND,
-		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{tcpProxy(name, r.outboundName())}})
+		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{tcpProxy(name, r.OutboundName())}})
 }
 
-// eastwestListener routes by SNI and terminates nothing.
-func eastwestListener(w Workload) *listenerv3.Listener {
-	l := listener(gatewayListener, w.Bind, w.GatewayPort, corev3.TrafficDirection_UNSPECIFIED,
+// Eastwest routes by SNI and terminates nothing.
+func Eastwest(w translate.Workload) *listenerv3.Listener {
+	l := listener(GatewayListener, w.Bind, w.GatewayPort, corev3.TrafficDirection_UNSPECIFIED,
 		&listenerv3.FilterChain{Filters: []*listenerv3.Filter{
 			networkFilter(sniClusterFilter, &sniv3.SniCluster{}),
-			tcpProxy(gatewayListener, blackHole),
+			tcpProxy(GatewayListener, blackHole),
 		}})
 	l.ListenerFilters = []*listenerv3.ListenerFilter{{
 		Name:       inspectorFilter,
@@ -164,11 +90,11 @@ func eastwestListener(w Workload) *listenerv3.Listener {
 	return l
 }
 
-// inboundListener terminates mutual TLS, authorises and leads to the application.
-func (c *catalog) inboundListener(s *mesh.Snapshot, in Inbound) *listenerv3.Listener {
-	name, cluster := in.listenerName(), inboundName(in.EndpointPort)
+// Inbound terminates mutual TLS, authorises and leads to the application.
+func Inbound(s *mesh.Snapshot, v translate.View, w translate.Workload, in translate.Inbound) *listenerv3.Listener {
+	name, cluster := InboundListener(in), InboundName(in.EndpointPort)
 	chain := &listenerv3.FilterChain{TransportSocket: downstreamTLS(in.Protocol)}
-	rules := c.view.authorization(s, c.workload.Labels, in.Protocol == mesh.TCP)
+	rules := authorization(s, v, w.Labels, in.Protocol == mesh.TCP)
 	if in.Protocol == mesh.TCP {
 		chain.Filters = append(rules.networkFilters(name), tcpProxy(name, cluster))
 	} else {
@@ -176,10 +102,13 @@ func (c *catalog) inboundListener(s *mesh.Snapshot, in Inbound) *listenerv3.List
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: inboundRoutes(cluster)}
 		// An escaped slash means one thing to a rule and may mean another to the application.
 		manager.PathWithEscapedSlashesAction = hcmv3.HttpConnectionManager_REJECT_REQUEST
+		// The application learns who asks from this proxy's own handshake, never from what the request says.
+		manager.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
+		manager.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
 		manager.HttpFilters = append(rules.httpFilters(), manager.HttpFilters...)
 		chain.Filters = []*listenerv3.Filter{networkFilter(hcmFilter, manager)}
 	}
-	return listener(name, c.workload.Bind, in.EndpointPort, corev3.TrafficDirection_INBOUND, chain)
+	return listener(name, w.Bind, in.EndpointPort, corev3.TrafficDirection_INBOUND, chain)
 }
 
 func inboundRoutes(cluster string) *routev3.RouteConfiguration {

@@ -1,4 +1,4 @@
-package translate_test
+package catalog_test
 
 import (
 	"bytes"
@@ -19,6 +19,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/translate/catalog"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -200,11 +201,11 @@ func (s *script) ask(verb, a, b, c string) error {
 		port, _ := strconv.Atoi(b)
 		s.printAssignment(translate.Assign(snapshot, s.view, translate.Request{Service: service(a), Port: uint16(port), Subset: c}))
 	case "names":
-		for name := range s.view.Catalog().Names(snapshot, typeOf[a]) {
+		for name := range catalog.Of(s.view).Names(snapshot, typeOf[a]) {
 			fmt.Fprintln(&s.out, name)
 		}
 	case "get":
-		resource, ok := s.view.Catalog().Get(snapshot, typeOf[a], b)
+		resource, ok := catalog.Of(s.view).Get(snapshot, typeOf[a], b)
 		if !ok {
 			fmt.Fprintf(&s.out, "no %s %s\n", a, b)
 			return nil

@@ -1,4 +1,4 @@
-package translate
+package envoy
 
 import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -7,16 +7,17 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
 )
 
 // MetadataFilter is the filter name of an endpoint's metadata: cluster, network, workload (strings), gateway (bool)
 // and stands_for (number).
 const MetadataFilter = "periplus"
 
-// loadAssignment is the EDS resource for r: the assignment, without its reasons.
-func (v View) loadAssignment(s *mesh.Snapshot, r Request) *endpointv3.ClusterLoadAssignment {
-	out := &endpointv3.ClusterLoadAssignment{ClusterName: v.requestName(r)}
-	for priority, level := range Assign(s, v, r).Levels {
+// LoadAssignment is the EDS resource for r: the assignment, without its reasons.
+func LoadAssignment(s *mesh.Snapshot, v translate.View, r translate.Request) *endpointv3.ClusterLoadAssignment {
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: v.RequestName(r)}
+	for priority, level := range translate.Assign(s, v, r).Levels {
 		var group *endpointv3.LocalityLbEndpoints
 		for i := range level {
 			p := &level[i]
@@ -30,7 +31,7 @@ func (v View) loadAssignment(s *mesh.Snapshot, r Request) *endpointv3.ClusterLoa
 	return out
 }
 
-func localityGroup(p *Placed, priority uint32) *endpointv3.LocalityLbEndpoints {
+func localityGroup(p *translate.Placed, priority uint32) *endpointv3.LocalityLbEndpoints {
 	return &endpointv3.LocalityLbEndpoints{
 		Priority:            priority,
 		Locality:            &corev3.Locality{Region: p.Locality.Region, Zone: p.Locality.Zone, SubZone: p.Locality.Subzone},
@@ -43,7 +44,7 @@ var healthStatus = map[mesh.Health]corev3.HealthStatus{
 	mesh.Unhealthy: corev3.HealthStatus_UNHEALTHY,
 }
 
-func lbEndpoint(p *Placed) *endpointv3.LbEndpoint {
+func lbEndpoint(p *translate.Placed) *endpointv3.LbEndpoint {
 	return &endpointv3.LbEndpoint{
 		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
 			Address: socketAddress(p.Address.Addr().String(), p.Address.Port()),

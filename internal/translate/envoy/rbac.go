@@ -1,4 +1,4 @@
-package translate
+package envoy
 
 import (
 	"fmt"
@@ -15,6 +15,7 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
 )
 
 const (
@@ -27,11 +28,11 @@ type rbac struct{ deny, allow *rbacv3.RBAC }
 
 // authorization gathers the AuthorizationPolicies that select a workload of v with these labels. One Envoy policy
 // stands for one rule, under Istio's name for it.
-func (v View) authorization(s *mesh.Snapshot, labels map[string]string, tcp bool) rbac {
+func authorization(s *mesh.Snapshot, v translate.View, labels map[string]string, tcp bool) rbac {
 	var out rbac
 	for policy := range s.Policies(mesh.KindAuthorizationPolicy) {
 		spec, ok := policy.Spec.(*mesh.AuthorizationPolicy)
-		if !ok || !policy.AppliesTo(v.Cluster) || !matches(spec.Selector, labels) {
+		if !ok || !policy.AppliesTo(v.Cluster) || !translate.Matches(spec.Selector, labels) {
 			continue
 		}
 		if policy.Namespace != v.Namespace && policy.Namespace != mesh.RootNamespace {
