@@ -60,7 +60,7 @@ func register(ctx context.Context, c Config, token jointoken.Token) (*identity, 
 			return accept(c, token, key, response)
 		}
 		if !temporary(err) {
-			return nil, fmt.Errorf("register cluster %q: %w", token.Cluster, err)
+			return nil, fmt.Errorf("register cluster %q: %s", token.Cluster, status.Convert(err).Message())
 		}
 		c.Log.Warn("no controller could be asked to register; trying again", "cluster", token.Cluster, "err", err, "in", wait)
 		select {

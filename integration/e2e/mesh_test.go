@@ -56,8 +56,8 @@ func runWithMesh(m *testing.M) (code int, err error) {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "periplus")
-	if output, err := exec.Command("go", "build", "-o", binary, "../../cmd/periplus").CombinedOutput(); err != nil {
-		return 1, fmt.Errorf("build: %w\n%s", err, output)
+	if err := install(binary); err != nil {
+		return 1, err
 	}
 	if running, err = start(filepath.Join(dir, "mesh"), binary); err != nil {
 		return 1, err
@@ -74,6 +74,17 @@ func runWithMesh(m *testing.M) (code int, err error) {
 		err = errors.Join(err, leftovers(dir))
 	}()
 	return m.Run(), nil
+}
+
+// install builds the binary, or takes the one of PERIPLUS_E2E_BINARY.
+func install(binary string) error {
+	if built := os.Getenv("PERIPLUS_E2E_BINARY"); built != "" {
+		return up.CopyFile(built, binary)
+	}
+	if output, err := exec.Command("go", "build", "-o", binary, "../../cmd/periplus").CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, output)
+	}
+	return nil
 }
 
 func start(dir, binary string) (*mesh, error) {

@@ -3,7 +3,6 @@ package demo
 import (
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 )
 
@@ -21,23 +20,12 @@ func wait(r *http.Request) {
 	}
 }
 
-// maxKeys bounds what flaky remembers.
-const maxKeys = 10_000
-
-// flaky fails /flaky?key=K&fail=N the first N times that a key is asked.
-type flaky struct {
-	mu   sync.Mutex
-	seen map[string]int // guarded by mu
-}
-
-func (f *flaky) fails(r *http.Request) bool {
-	key := r.URL.Query().Get("key")
+// flaky tells whether to fail the first N attempts of a request for /flaky?fail=N; proxies count them in a header.
+func flaky(r *http.Request) bool {
 	fail, _ := strconv.Atoi(r.URL.Query().Get("fail"))
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.seen == nil || len(f.seen) >= maxKeys {
-		f.seen = map[string]int{}
+	attempt, err := strconv.Atoi(r.Header.Get("X-Envoy-Attempt-Count"))
+	if err != nil {
+		attempt = 1
 	}
-	f.seen[key]++
-	return f.seen[key] <= fail
+	return attempt <= fail
 }

@@ -41,7 +41,6 @@ type Service struct {
 type ShopConfig struct {
 	Cluster, Region, Zone string
 	Services              []Service
-	flaky                 *flaky
 }
 
 // upstreamTimeout bounds one question to the next service.
@@ -49,7 +48,6 @@ const upstreamTimeout = 5 * time.Second
 
 // RunShop serves until ctx ends, then lets open requests finish.
 func RunShop(ctx context.Context, c ShopConfig) error {
-	c.flaky = new(flaky)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, service := range c.Services {
 		client := NewClient(service.Proxy)
@@ -87,7 +85,7 @@ func (c ShopConfig) answer(w http.ResponseWriter, r *http.Request, s Service, cl
 		return
 	case strings.HasPrefix(r.URL.Path, "/slow"):
 		wait(r)
-	case strings.HasSuffix(r.URL.Path, "flaky") && c.flaky.fails(r):
+	case strings.HasSuffix(r.URL.Path, "flaky") && flaky(r):
 		http.Error(w, "this one fails", http.StatusServiceUnavailable)
 		return
 	}

@@ -33,6 +33,8 @@ type memory struct {
 
 	once  sync.Once
 	names []string
+
+	inherited atomic.Bool
 }
 
 func (m *memory) of(t xds.Type) *shelf {
@@ -60,8 +62,12 @@ func (m *memory) requests(s *mesh.Snapshot) []string {
 	return m.names
 }
 
-// inherit takes over from the memory of an older snapshot all that the step from there cannot have changed.
+// inherit takes over from the memory of an older snapshot all that the step from there cannot have changed. Once is
+// enough: what another older snapshot could add is little.
 func (m *memory) inherit(old *memory, changed []resourceName) {
+	if m.inherited.Swap(true) {
+		return
+	}
 	for _, t := range []xds.Type{xds.Cluster, xds.Endpoints, xds.Route} {
 		m.of(t).inherit(old.of(t), func(yield func(string) bool) {
 			for _, c := range changed {

@@ -31,6 +31,8 @@ func Routes(s *mesh.Snapshot, v translate.View) *routev3.RouteConfiguration {
 				Name:    name.Host() + ":" + portText(port.Port),
 				Domains: domains,
 				Routes:  r.service(name, port.Port),
+				// x-envoy-attempt-count: applications and their logs tell a retry from a first try.
+				IncludeRequestAttemptCount: true,
 			})
 		}
 	}
