@@ -11,12 +11,13 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	clusteragent "github.com/periplus-mesh/periplus/cluster-agent"
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 	"github.com/periplus-mesh/periplus/trust/authority"
 )
 
 func agentCommand() *cobra.Command {
-	var p part
+	var p process.Logging
 	config := clusteragent.Config{}
 	var tokenFile, address, admin string
 	command := &cobra.Command{
@@ -26,7 +27,7 @@ renews its credential by itself and starts without. It dials out to the controll
 cluster's own proxies.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := p.logger()
+			log, err := p.Logger()
 			if err != nil {
 				return err
 			}
@@ -36,18 +37,18 @@ cluster's own proxies.`,
 			if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 				return err
 			}
-			listeners, err := listenAll("address", address, "admin-address", admin)
+			listeners, err := process.ListenAll("address", address, "admin-address", admin)
 			if err != nil {
 				return err
 			}
 			config.Listener, config.AdminListener = listeners[0], listeners[1]
 			config.Advertise = or(config.Advertise, address)
-			config.Log, config.Metrics, config.Version = log, registry(), version()
-			return interrupted(c.Context(), clusteragent.Run(c.Context(), config))
+			config.Log, config.Metrics, config.Version = log, process.Registry(), version()
+			return process.Interrupted(c.Context(), clusteragent.Run(c.Context(), config))
 		},
 	}
 	flags := command.Flags()
-	p.flags(command)
+	p.Flags(command)
 	flags.StringVar(&config.DataDir, "data-dir", "/var/lib/periplus/agent", "folder for the credential and the last good state")
 	flags.StringVar(&tokenFile, "join-token-file", "", "file with the token of 'periplus cluster register'; needed for the first start only")
 	flags.StringVar(&address, "address", ":15012", "where the cluster's proxies connect")
@@ -73,14 +74,14 @@ func readToken(path string) (string, error) {
 }
 
 func authorityCommand() *cobra.Command {
-	var p part
+	var p process.Logging
 	config := authority.Config{}
 	var domain string
 	command := &cobra.Command{
 		Use: "authority", Short: "Run the embedded stand-in for SPIRE: SPIRE server API and SPIFFE Workload API for one trust domain",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := p.logger()
+			log, err := p.Logger()
 			if err != nil {
 				return err
 			}
@@ -90,12 +91,12 @@ func authorityCommand() *cobra.Command {
 			if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 				return err
 			}
-			config.Log, config.Metrics = log, registry()
-			return interrupted(c.Context(), authority.Run(c.Context(), config))
+			config.Log, config.Metrics = log, process.Registry()
+			return process.Interrupted(c.Context(), authority.Run(c.Context(), config))
 		},
 	}
 	flags := command.Flags()
-	p.flags(command)
+	p.Flags(command)
 	flags.StringVar(&domain, "trust-domain", "", "SPIFFE trust domain (required)")
 	flags.StringVar(&config.DataDir, "data-dir", "/var/lib/periplus/authority", "folder for keys and entries")
 	flags.StringVar(&config.ServerSocket, "server-socket", "", "where the SPIRE server API is served, unix:///path (required)")

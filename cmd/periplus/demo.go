@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 	"github.com/periplus-mesh/periplus/internal/demo"
 )
@@ -31,7 +32,7 @@ func demoShop() *cobra.Command {
 				if !ok || (upstream != "") != hasProxy {
 					return cli.Exit(cli.ExitUsage, fmt.Errorf("--service %q: want NAME=ADDRESS[=NEXT@PROXY]", flag))
 				}
-				listener, err := listen("service", address)
+				listener, err := process.Listen("service", address)
 				if err != nil {
 					return err
 				}
@@ -43,7 +44,7 @@ func demoShop() *cobra.Command {
 			if err := morePorts("echo", echo, config.Services, func(s *demo.Service) *net.Listener { return &s.Echo }); err != nil {
 				return err
 			}
-			return interrupted(c.Context(), demo.RunShop(c.Context(), config))
+			return process.Interrupted(c.Context(), demo.RunShop(c.Context(), config))
 		},
 	}
 	flags := command.Flags()
@@ -64,7 +65,7 @@ func morePorts(flag string, values []string, services []demo.Service, port func(
 		if i < 0 || address == "" {
 			return cli.Exit(cli.ExitUsage, fmt.Errorf("--%s %q: want NAME=ADDRESS, NAME being one of --service", flag, value))
 		}
-		listener, err := listen(flag, address)
+		listener, err := process.Listen(flag, address)
 		if err != nil {
 			return err
 		}
@@ -89,10 +90,10 @@ func demoTraffic() *cobra.Command {
 				config.Visitors = append(config.Visitors, demo.Visitor{Region: region, Zone: zone, Proxy: proxy})
 			}
 			var err error
-			if config.Listener, err = listen("address", address); err != nil {
+			if config.Listener, err = process.Listen("address", address); err != nil {
 				return err
 			}
-			return interrupted(c.Context(), demo.RunTraffic(c.Context(), config))
+			return process.Interrupted(c.Context(), demo.RunTraffic(c.Context(), config))
 		},
 	}
 	flags := command.Flags()

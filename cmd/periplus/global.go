@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/global"
 	"github.com/periplus-mesh/periplus/global/dashboard"
 	"github.com/periplus-mesh/periplus/global/pki"
@@ -28,10 +29,16 @@ func globalInit() *cobra.Command {
 	command := &cobra.Command{
 		Use: "init", Short: "Make the keys of a new control plane: a root, an issuer for each replica, operators' certificates",
 		Long: `Makes the control plane's root key, an intermediate for each replica and a certificate for each operator, below --dir.
-Give each replica its own folder and nobody root.key: no replica needs it to run. Existing keys are never replaced.`,
-		Example: "  periplus global init --dir pki --trust-domain periplus.example.org --replica g-1 --replica g-2 --replica g-3 --operator alice",
-		Args:    cobra.NoArgs,
+Give each replica its own folder and nobody root.key: no replica needs it to run.
+
+In a folder that has a root, it adds the replicas and operators that are not there yet. Existing keys are never replaced.`,
+		Example: `  periplus global init --dir pki --trust-domain periplus.example.org --replica g-1 --replica g-2 --replica g-3 --operator alice
+  periplus global init --dir pki --trust-domain periplus.example.org --replica g-4`,
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if pki.Exists(dir) {
+				return extend(c, dir, domain, replicas, operators)
+			}
 			if err := pki.Init(dir, domain, replicas, operators); err != nil {
 				return err
 			}
@@ -48,6 +55,23 @@ Give each replica its own folder and nobody root.key: no replica needs it to run
 	command.MarkFlagRequired("trust-domain")
 	command.MarkFlagRequired("replica")
 	return command
+}
+
+// extend adds to existing keys. The default operator is for new ones.
+func extend(c *cobra.Command, dir, domain string, replicas, operators []string) error {
+	if !c.Flags().Changed("operator") {
+		operators = nil
+	}
+	added, err := pki.Add(dir, domain, replicas, operators)
+	if err != nil {
+		return err
+	}
+	if len(added) == 0 {
+		fmt.Fprintf(c.OutOrStdout(), "All of them have keys in %s already.\n", dir)
+		return nil
+	}
+	fmt.Fprintf(c.OutOrStdout(), "Added to %s: %s.\n", dir, strings.Join(added, ", "))
+	return enter(c, dir, domain, operators)
 }
 
 // enter writes a context for the first operator if the servers are known.
@@ -72,14 +96,14 @@ func enter(c *cobra.Command, dir, domain string, operators []string) error {
 }
 
 func globalRun() *cobra.Command {
-	var p part
+	var p process.Logging
 	config := global.Config{}
 	var keys, mesh, raft, admin, board, meshAdvertise, raftAdvertise string
 	var peers []string
 	command := &cobra.Command{
 		Use: "run", Short: "Run a replica of the global controller", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := p.logger()
+			log, err := p.Logger()
 			if err != nil {
 				return err
 			}
@@ -92,18 +116,18 @@ func globalRun() *cobra.Command {
 			if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
 				return err
 			}
-			listeners, err := listenAll("mesh-address", mesh, "raft-address", raft, "admin-address", admin, "dashboard-address", board)
+			listeners, err := process.ListenAll("mesh-address", mesh, "raft-address", raft, "admin-address", admin, "dashboard-address", board)
 			if err != nil {
 				return err
 			}
 			config.MeshListener, config.RaftListener, config.AdminListener, config.DashboardListener = listeners[0], listeners[1], listeners[2], listeners[3]
 			config.MeshAdvertise, config.RaftAdvertise = or(meshAdvertise, mesh), or(raftAdvertise, raft)
-			config.Log, config.Metrics, config.Dashboard = log, registry(), dashboard.Handler()
-			return interrupted(c.Context(), global.Run(c.Context(), config))
+			config.Log, config.Metrics, config.Dashboard = log, process.Registry(), dashboard.Handler()
+			return process.Interrupted(c.Context(), global.Run(c.Context(), config))
 		},
 	}
 	flags := command.Flags()
-	p.flags(command)
+	p.Flags(command)
 	flags.StringVar(&config.ID, "id", "", "name of this replica, as in 'global init' (required)")
 	flags.StringVar(&config.Region, "region", "", "region that it runs in")
 	flags.StringVar(&config.DataDir, "data-dir", "/var/lib/periplus/global", "folder for the raft log and snapshots")

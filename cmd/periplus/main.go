@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/dataplane"
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
@@ -48,7 +48,7 @@ Start with 'periplus up': a three-region mesh on this machine, to look at and to
 	}
 	add("start", upCommand(), downCommand())
 	add("operate", clusterCommand(), policyCommand(), explainCommand(), servicesCommand(), trustCommand(), dashboardCommand(), configCommand())
-	add("run", globalCommand(), agentCommand(), proxyCommand(), eastwestCommand(), authorityCommand(), demoCommand())
+	add("run", globalCommand(), agentCommand(), dataplane.Sidecar(), dataplane.EastWest(), authorityCommand(), demoCommand())
 	command.AddCommand(versionCommand())
 	command.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return cli.Exit(cli.ExitUsage, fmt.Errorf("%w\nSee '%s --help'.", err, c.CommandPath()))
@@ -103,12 +103,4 @@ func outputFlag(command *cobra.Command) *string {
 	output := command.Flags().StringP("output", "o", "table", "how to print: "+strings.Join(cli.Formats(), ", "))
 	command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cli.Formats(), cobra.ShellCompDirectiveNoFileComp))
 	return output
-}
-
-// interrupted is a Run that ended because it was asked to: no error.
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }

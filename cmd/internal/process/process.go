@@ -1,6 +1,9 @@
-package main
+// Package process is what every long-running command has: a logger by flags, a registry, listeners whose errors name
+// their flag, and an end that is no error when it was asked for.
+package process
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,18 +18,17 @@ import (
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
-// part is what every long-running command has.
-type part struct {
-	level, format string
-}
+// Logging is the flags of the log.
+type Logging struct{ level, format string }
 
-func (p *part) flags(command *cobra.Command) {
+// Flags adds --log-level and --log-format.
+func (p *Logging) Flags(command *cobra.Command) {
 	command.Flags().StringVar(&p.level, "log-level", "info", "debug, info, warn or error")
 	command.Flags().StringVar(&p.format, "log-format", "text", "text or json")
 }
 
-// logger writes to standard error.
-func (p *part) logger() (*slog.Logger, error) {
+// Logger writes to standard error.
+func (p *Logging) Logger() (*slog.Logger, error) {
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(p.level)); err != nil {
 		return nil, cli.Exit(cli.ExitUsage, fmt.Errorf("--log-level %q: want debug, info, warn or error", p.level))
@@ -41,14 +43,15 @@ func (p *part) logger() (*slog.Logger, error) {
 	return nil, cli.Exit(cli.ExitUsage, fmt.Errorf("--log-format %q: want text or json", p.format))
 }
 
-func registry() *prometheus.Registry {
+// Registry has the figures of the Go runtime and of the process.
+func Registry() *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
 
-// listen opens the address of a flag; "" is no listener.
-func listen(flag, address string) (net.Listener, error) {
+// Listen opens the address of a flag; "" is no listener.
+func Listen(flag, address string) (net.Listener, error) {
 	if address == "" {
 		return nil, nil
 	}
@@ -62,14 +65,22 @@ func listen(flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// listenAll opens several; flags and addresses alternate.
-func listenAll(flagsAndAddresses ...string) (out []net.Listener, err error) {
+// ListenAll opens several; flags and addresses alternate.
+func ListenAll(flagsAndAddresses ...string) (out []net.Listener, err error) {
 	for i := 0; i < len(flagsAndAddresses); i += 2 {
-		listener, err := listen(flagsAndAddresses[i], flagsAndAddresses[i+1])
+		listener, err := Listen(flagsAndAddresses[i], flagsAndAddresses[i+1])
 		if err != nil {
 			return nil, err
 		}
 		out = append(out, listener)
 	}
 	return out, nil
+}
+
+// Interrupted is a Run that ended because it was asked to: no error.
+func Interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }

@@ -1,4 +1,5 @@
-package main
+// Package dataplane is the commands of the data plane, the same in cmd/periplus and in the lean cmd/periplus-proxy.
+package dataplane
 
 import (
 	"errors"
@@ -11,13 +12,15 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/eastwest"
 	"github.com/periplus-mesh/periplus/internal/cli"
 	"github.com/periplus-mesh/periplus/proxy"
 )
 
-func proxyCommand() *cobra.Command {
-	var p part
+// Sidecar is the command that runs a sidecar.
+func Sidecar() *cobra.Command {
+	var p process.Logging
 	config := proxy.Config{}
 	var bind, admin, accessLog string
 	var inbound, labels []string
@@ -25,7 +28,7 @@ func proxyCommand() *cobra.Command {
 		Use: "proxy", Aliases: []string{"sidecar"}, Short: "Run a sidecar",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := p.logger()
+			log, err := p.Logger()
 			if err != nil {
 				return err
 			}
@@ -38,18 +41,18 @@ func proxyCommand() *cobra.Command {
 			if config.Labels, err = parseLabels(labels); err != nil {
 				return cli.Exit(cli.ExitUsage, err)
 			}
-			if config.AdminListener, err = listen("admin-address", admin); err != nil {
+			if config.AdminListener, err = process.Listen("admin-address", admin); err != nil {
 				return err
 			}
 			if accessLog == "-" {
 				config.AccessLog = os.Stdout
 			}
-			config.Log, config.Metrics = log, registry()
-			return interrupted(c.Context(), proxy.Run(c.Context(), config))
+			config.Log, config.Metrics = log, process.Registry()
+			return process.Interrupted(c.Context(), proxy.Run(c.Context(), config))
 		},
 	}
 	flags := command.Flags()
-	p.flags(command)
+	p.Flags(command)
 	flags.StringVar(&config.Name, "name", "", "name of the workload, unique in its service and cluster (required)")
 	flags.StringVar(&config.Service, "service", "", "service of the workload, NAME.NAMESPACE (required)")
 	flags.StringVar(&bind, "bind", "127.0.0.1", "address to listen on, and by which other sidecars reach this one")
@@ -124,30 +127,31 @@ func parseLabels(flags []string) (map[string]string, error) {
 	return out, nil
 }
 
-func eastwestCommand() *cobra.Command {
-	var p part
+// EastWest is the command that runs an east-west gateway.
+func EastWest() *cobra.Command {
+	var p process.Logging
 	config := eastwest.Config{}
 	var bind, admin string
 	command := &cobra.Command{
 		Use: "eastwest", Aliases: []string{"gateway"}, Short: "Run an east-west gateway: it passes other networks' mTLS connections on, by SNI",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := p.logger()
+			log, err := p.Logger()
 			if err != nil {
 				return err
 			}
 			if config.Bind, err = netip.ParseAddr(bind); err != nil {
 				return cli.Exit(cli.ExitUsage, fmt.Errorf("--bind: %w", err))
 			}
-			if config.AdminListener, err = listen("admin-address", admin); err != nil {
+			if config.AdminListener, err = process.Listen("admin-address", admin); err != nil {
 				return err
 			}
-			config.Log, config.Metrics = log, registry()
-			return interrupted(c.Context(), eastwest.Run(c.Context(), config))
+			config.Log, config.Metrics = log, process.Registry()
+			return process.Interrupted(c.Context(), eastwest.Run(c.Context(), config))
 		},
 	}
 	flags := command.Flags()
-	p.flags(command)
+	p.Flags(command)
 	flags.StringVar(&config.Name, "name", "", "name of the gateway, unique in its cluster (required)")
 	flags.StringVar(&bind, "bind", "127.0.0.1", "address to listen on, and by which other networks reach it")
 	flags.Uint16Var(&config.Port, "port", 15443, "port to listen on")
