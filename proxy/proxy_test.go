@@ -153,9 +153,14 @@ func TestBootFromDiskWithoutAPlane(t *testing.T) {
 	}
 }
 
-// TestDrainFailsNoRequest stops one of two servers under load, as an agent would: its endpoint goes when it says that
-// it drains.
+// TestDrainFailsNoRequest stops one of two servers under load: with an agent that removes its endpoint when it says
+// that it drains, and with one that does not, so that clients find nobody accepting.
 func TestDrainFailsNoRequest(t *testing.T) {
+	t.Run("endpoint removed", func(t *testing.T) { drainUnderLoad(t, true) })
+	t.Run("endpoint stays", func(t *testing.T) { drainUnderLoad(t, false) })
+}
+
+func drainUnderLoad(t *testing.T, removed bool) {
 	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(2 * time.Millisecond)
 		_, _ = io.Copy(w, r.Body)
@@ -199,9 +204,11 @@ func TestDrainFailsNoRequest(t *testing.T) {
 	eventually(t, "load", func() bool { return done.Load() > 100 })
 	m.catalog.stop()
 	eventually(t, "draining", func() bool { return m.health("catalog") == periplusv1.Health_HEALTH_DRAINING })
-	m.set(func(w world) world {
-		return w.with(clientNode, xds.Endpoints, outboundCluster, assignment(outboundCluster, second))
-	})
+	if removed {
+		m.set(func(w world) world {
+			return w.with(clientNode, xds.Endpoints, outboundCluster, assignment(outboundCluster, second))
+		})
+	}
 	m.catalog.end(t)
 	before := done.Load()
 	eventually(t, "load goes on", func() bool { return done.Load() > before+100 })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -195,7 +196,22 @@ func (s *sidecar) parts() []func(context.Context) error {
 func (s *sidecar) report(ctx context.Context) error {
 	return s.telemetry.Report(ctx, telemetry.ReportConfig{
 		Address: s.config.Agent, Authorize: s.authorizeAgent, Source: s.source, Node: s.node, Log: s.config.Log,
+		InProgress: s.inProgress,
 	})
+}
+
+// inProgress are the requests that run on the hosts of other workloads.
+func (s *sidecar) inProgress(yield func(telemetry.Running)) {
+	for name, cluster := range s.clusters.View().Clusters() {
+		if cluster.Set == nil || strings.HasPrefix(name, "inbound|") {
+			continue
+		}
+		for _, h := range cluster.Set.Hosts() {
+			if n := h.Active(); n > 0 {
+				yield(telemetry.Running{Cluster: name, Region: h.Region, Zone: h.Zone, Subzone: h.Subzone, Priority: uint32(h.Priority), Requests: uint64(n)})
+			}
+		}
+	}
 }
 
 // followReady says ready once everything has come, or has had its time to come, and is bound; it stays ready.

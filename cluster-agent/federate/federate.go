@@ -77,7 +77,6 @@ type Federator struct {
 	metrics *metrics
 	status  watch.Value[Status]
 	managed []spiffeid.TrustDomain
-	signer  *trust.Material // that signed what the table has
 }
 
 // New reads which domains an earlier process set.
@@ -136,7 +135,8 @@ func (f *Federator) wait(ctx context.Context, seen *mesh.Snapshot, changed, rene
 	}
 }
 
-// publish puts the own bundle into the mesh state, signed, if it or the signer changed.
+// publish puts the own bundle into the mesh state, signed, if it or the signer's certificate changed:
+// every signature is another one, so signing again would tell the whole mesh of nothing.
 func (f *Federator) publish(ctx context.Context, signer *trust.Material) error {
 	bundle, err := f.config.Server.OwnBundle(ctx)
 	if err != nil {
@@ -151,7 +151,7 @@ func (f *Federator) publish(ctx context.Context, signer *trust.Material) error {
 		return err
 	}
 	held, _ := f.config.Table.Get(own.Trust, mesh.FederationKey(owner.Domain.Name()))
-	if was, ok := held.(*mesh.Federation); ok && bytes.Equal(was.Bundle, jwks) && f.signer == signer {
+	if was, ok := held.(*mesh.Federation); ok && bytes.Equal(was.Bundle, jwks) && slices.EqualFunc(was.Chain, signer.Certificate.Certificate, bytes.Equal) {
 		return nil
 	}
 	signature, chain, err := continuity.Sign(signer, owner.Domain, bundle.Sequence, jwks)
@@ -162,7 +162,6 @@ func (f *Federator) publish(ctx context.Context, signer *trust.Material) error {
 	f.config.Table.Apply(own.Trust, mesh.Delta{Upserts: []mesh.Object{&mesh.Federation{
 		TrustDomain: owner.Domain, Cluster: owner.Cluster, Sequence: bundle.Sequence, Bundle: jwks, Signature: signature, Chain: chain,
 	}}})
-	f.signer = signer
 	return nil
 }
 

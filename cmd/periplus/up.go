@@ -151,6 +151,9 @@ func downCommand() *cobra.Command {
 
 // detached runs the same command in a session of its own and waits until its mesh is ready.
 func detached(ctx context.Context, plan *up.Plan, out io.Writer) error {
+	if err := up.CheckFolder(plan.Dir); err != nil {
+		return err // or the one that runs there would seem to be the one that was asked for
+	}
 	if err := os.MkdirAll(filepath.Join(plan.Dir, "logs"), 0o700); err != nil {
 		return err
 	}

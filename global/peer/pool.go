@@ -36,7 +36,8 @@ type target struct{ id, address string }
 
 // Connect returns a ready connection to replica id (empty: any replica) at address. Errors are [ErrUnreachable].
 func (p *Pool) Connect(ctx context.Context, id, address string) (*grpc.ClientConn, error) {
-	conn, err := p.connection(target{id, address})
+	t := target{id, address}
+	conn, err := p.connection(t)
 	if err != nil {
 		return nil, err
 	}
@@ -48,13 +49,24 @@ func (p *Pool) Connect(ctx context.Context, id, address string) (*grpc.ClientCon
 		case connectivity.Idle:
 			conn.Connect()
 		case connectivity.TransientFailure, connectivity.Shutdown:
-			conn.ResetConnectBackoff() // whoever asks again soon finds a fresh attempt
+			p.forget(t, conn)
 			return nil, fmt.Errorf("replica %q at %s: %w", id, address, ErrUnreachable)
 		}
 		if !conn.WaitForStateChange(ctx, state) {
 			return nil, fmt.Errorf("replica %q at %s: %w", id, address, ErrUnreachable)
 		}
 	}
+}
+
+// forget closes a connection that failed: whoever asks again soon finds a fresh attempt. ClientConn's own
+// ResetConnectBackoff must not be used for that: it iterates over a map that the balancer writes (grpc-go 1.85).
+func (p *Pool) forget(t target, conn *grpc.ClientConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.connections[t] == conn {
+		delete(p.connections, t)
+	}
+	conn.Close()
 }
 
 func (p *Pool) connection(t target) (*grpc.ClientConn, error) {

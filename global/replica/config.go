@@ -140,7 +140,7 @@ func (c *Config) raft() *raft.Config {
 	config.LocalID = raft.ServerID(c.ID)
 	config.HeartbeatTimeout, config.ElectionTimeout = c.Timing.Heartbeat, c.Timing.Election
 	config.LeaderLeaseTimeout, config.CommitTimeout = c.Timing.Lease, c.Timing.Commit
-	config.MaxAppendEntries = 256
+	config.MaxAppendEntries, config.BatchApplyCh = 256, true // proposals that wait share one write to disk
 	config.SnapshotInterval, config.SnapshotThreshold = c.SnapshotEvery, c.SnapshotAfter
 	config.TrailingLogs = c.TrailingEntries
 	config.NoLegacyTelemetry = true

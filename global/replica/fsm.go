@@ -8,7 +8,6 @@ import (
 	"io"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/proto"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/mesh"
@@ -21,32 +20,53 @@ type fsm struct {
 	store   *mesh.Store
 	applied watch.Value[uint64] // index of the newest command that the store reflects
 	recent  recent
+	ready   prepared
 }
 
-// Apply returns a *pb.CommandResult, or an error if the command is malformed; then nothing has changed.
-func (f *fsm) Apply(entry *raft.Log) any {
-	defer f.applied.Set(entry.Index)
+// Apply is ApplyBatch of one entry.
+func (f *fsm) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry})[0] }
+
+// ApplyBatch returns for each entry a *pb.CommandResult, or an error if the command is malformed; then it has changed
+// nothing. The store is committed to once, at the index of the last entry that changed something: which versions in
+// between exist depends on how raft cut the batches, what the state is at an index does not.
+func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
 	now, _ := f.store.Latest()
-	if entry.Index <= uint64(now.Revision()) {
-		return fmt.Errorf("entry %d is already applied", entry.Index)
+	next := newOverlay(now)
+	results := make([]any, len(entries))
+	for i, entry := range entries {
+		if entry.Type != raft.LogCommand {
+			continue // a configuration, which is raft's own
+		}
+		result, err := f.apply(next, entry)
+		if results[i] = result; err != nil {
+			results[i] = fmt.Errorf("entry %d: %w", entry.Index, err)
+		}
 	}
-	var command pb.Command
-	if err := proto.Unmarshal(entry.Data, &command); err != nil {
-		return fmt.Errorf("entry %d: command: %w", entry.Index, err)
+	if next.revision > now.Revision() {
+		f.store.Commit(next.revision, next.delta())
 	}
-	if result, ok := f.recent.result(command.GetId()); ok {
-		return result
+	f.applied.Set(entries[len(entries)-1].Index)
+	return results
+}
+
+// apply is the whole meaning of an entry, the same on every replica: of the state before it and the recent results.
+func (f *fsm) apply(next *overlay, entry *raft.Log) (*pb.CommandResult, error) {
+	if entry.Index <= uint64(next.revision) {
+		return nil, errors.New("is already applied")
 	}
-	result, delta, err := step(now, &command)
+	c, err := f.ready.command(entry.Data)
 	if err != nil {
-		return fmt.Errorf("entry %d: %w", entry.Index, err)
+		return nil, err
 	}
-	if len(delta.Upserts)+len(delta.Deletes) > 0 {
-		f.store.Commit(mesh.Revision(entry.Index), delta)
+	if result, ok := f.recent.result(c.id); ok {
+		return result, nil
 	}
-	result.Index = entry.Index
-	f.recent.add(command.GetId(), result)
-	return result
+	result := &pb.CommandResult{Index: entry.Index, Applied: next.step(c)}
+	if next.touched {
+		next.revision, next.touched = mesh.Revision(entry.Index), false
+	}
+	f.recent.add(c.id, result)
+	return result, nil
 }
 
 // waitApplied returns once the store reflects index, or ctx is done.
@@ -100,58 +120,29 @@ func (c *capture) Persist(sink raft.SnapshotSink) error {
 
 func (c *capture) Release() {}
 
-// step is the whole meaning of a command: pure, and the same on every replica. Parts are applied in order, and a
-// later part sees what an earlier one did.
-func step(now *mesh.Snapshot, command *pb.Command) (*pb.CommandResult, mesh.Delta, error) {
-	parts, err := decodeParts(command)
-	if err != nil {
-		return nil, mesh.Delta{}, fmt.Errorf("command: %w", err)
-	}
-	next := overlay{base: now, changed: make(map[mesh.Key]mesh.Object)}
-	result := &pb.CommandResult{}
-	for _, p := range parts {
-		holds := next.holds(p.guards)
-		if holds {
-			next.apply(p)
-		}
-		result.Applied = append(result.Applied, holds)
-	}
-	return result, next.delta(), nil
-}
-
-// part is a CommandPart that has been checked.
-type part struct {
-	guards  []*pb.Guard
-	upserts []mesh.Object
-	deletes []string
-}
-
-func decodeParts(command *pb.Command) ([]part, error) {
-	parts := make([]part, 0, len(command.GetParts()))
-	for i, p := range command.GetParts() {
-		decoded := part{guards: p.GetGuards(), deletes: p.GetDeletes()}
-		for _, guard := range decoded.guards {
-			if guard.GetGuard() == nil {
-				return nil, fmt.Errorf("part %d: guard missing or unknown", i)
-			}
-		}
-		for _, o := range p.GetUpserts() {
-			object, err := meshpb.Decode(o)
-			if err != nil {
-				return nil, fmt.Errorf("part %d: %w", i, err)
-			}
-			decoded.upserts = append(decoded.upserts, object)
-		}
-		parts = append(parts, decoded)
-	}
-	return parts, nil
-}
-
 // overlay is a snapshot with changes that are not committed yet.
 type overlay struct {
-	base    *mesh.Snapshot
-	changed map[mesh.Key]mesh.Object // nil: deleted
-	order   []mesh.Key
+	base     *mesh.Snapshot
+	revision mesh.Revision            // of the newest change
+	touched  bool                     // something changed since revision
+	changed  map[mesh.Key]mesh.Object // nil: deleted
+	order    []mesh.Key
+}
+
+func newOverlay(base *mesh.Snapshot) *overlay {
+	return &overlay{base: base, revision: base.Revision(), changed: make(map[mesh.Key]mesh.Object)}
+}
+
+// step applies the parts in order, so that a later part sees what an earlier one did, and tells whose guards held.
+func (o *overlay) step(c *command) (held []bool) {
+	for _, p := range c.parts {
+		holds := o.holds(p.guards)
+		if holds {
+			o.apply(p)
+		}
+		held = append(held, holds)
+	}
+	return held
 }
 
 func (o *overlay) get(key mesh.Key) (mesh.Object, bool) {
@@ -165,7 +156,7 @@ func (o *overlay) set(key mesh.Key, object mesh.Object) {
 	if _, ok := o.changed[key]; !ok {
 		o.order = append(o.order, key)
 	}
-	o.changed[key] = object
+	o.changed[key], o.touched = object, true
 }
 
 func (o *overlay) holds(guards []*pb.Guard) bool {
@@ -196,7 +187,9 @@ func (o *overlay) holdsKey(g *pb.KeyGuard) bool {
 
 func (o *overlay) apply(p part) {
 	for _, key := range p.deletes {
-		o.set(mesh.Key(key), nil)
+		if _, ok := o.get(mesh.Key(key)); ok {
+			o.set(mesh.Key(key), nil)
+		}
 	}
 	for _, object := range p.upserts {
 		o.set(object.Key(), object)
@@ -208,8 +201,8 @@ func (o *overlay) delta() (d mesh.Delta) {
 	for _, key := range o.order {
 		if object := o.changed[key]; object != nil {
 			d.Upserts = append(d.Upserts, object)
-		} else if _, ok := o.base.Get(key); ok {
-			d.Deletes = append(d.Deletes, key)
+		} else {
+			d.Deletes = append(d.Deletes, key) // of what the base may not have, which is no change
 		}
 	}
 	return d

@@ -8,7 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"sync/atomic"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,9 +37,37 @@ type running struct {
 	*Replica
 	store *mesh.Store
 	ended chan error
-	dead  atomic.Bool // it reaches nobody any more
 	kill  func()
 	stop  func() error
+
+	mu     sync.Mutex
+	dead   bool       // guarded by mu; it reaches nobody any more
+	opened []net.Conn // guarded by mu
+}
+
+// dial opens a connection, unless the replica is dead by the time it is open.
+func (n *running) dial(ctx context.Context, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.dead {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	n.opened = append(n.opened, conn)
+	return conn, nil
+}
+
+func (n *running) die() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.dead = true
+	for _, conn := range n.opened {
+		conn.Close()
+	}
 }
 
 func newPlane(t testing.TB, ids ...string) *plane {
@@ -100,12 +128,7 @@ func (p *plane) start(id string, edit func(*Config)) *running {
 		Source: source, Domain: issuer.TrustDomain(), Peers: pool, Initial: p.initial(), Bootstrap: true, Store: n.store,
 		Log: slog.New(slog.NewTextHandler(logOutput(), nil)), Metrics: prometheus.NewRegistry(),
 	}
-	config.Dial = func(ctx context.Context, address string) (net.Conn, error) {
-		if n.dead.Load() {
-			return nil, net.ErrClosed
-		}
-		return new(net.Dialer).DialContext(ctx, "tcp", address)
-	}
+	config.Dial = n.dial
 	if edit != nil {
 		edit(&config)
 	}
@@ -119,7 +142,7 @@ func (p *plane) start(id string, edit func(*Config)) *running {
 	n.ended = make(chan error, 1)
 	go func() { n.ended <- n.Run(ctx) }()
 	n.kill = func() {
-		n.dead.Store(true)
+		n.die()
 		n.layer.Load().closeConnections(func(bool) bool { return true })
 		server.Stop()
 	}
@@ -209,6 +232,8 @@ func latest(s *mesh.Store) *mesh.Snapshot {
 	snapshot, _ := s.Latest()
 	return snapshot
 }
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(logOutput(), nil)) }
 
 // logOutput is nowhere unless PERIPLUS_TEST_LOG is set.
 func logOutput() io.Writer {

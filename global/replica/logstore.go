@@ -7,170 +7,278 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
-	"runtime/debug"
-	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
 )
 
-const crcBytes = 4
+// The log is a bbolt file of two buckets. Integers are big-endian.
+//
+//	entries: index u64 -> term u64 | type u8 | appended i64, ns since 1970 | length u32 | extensions | data | CRC32C
+//	values:  name -> value | CRC32C
+//
+// A checksum covers its key as well. The value "range" is the first and the last index, written in the transaction
+// that changes them: bbolt's pages carry no checksums, and a log that damage has cut short looks like a whole one.
+const (
+	entriesBucket = "entries"
+	valuesBucket  = "values"
+	rangeKey      = "range"
+	entryHead     = 8 + 1 + 8 + 4
+	crcBytes      = 4
+	logFile       = "raft.db"
+	openTimeout   = time.Second // to wait for another process that has the file open
+)
 
-// checkedLog is a raft.LogStore and StableStore that adds a CRC32C to every entry and value, verifies it on every
-// read, and knows how long the write in progress has lasted.
-type checkedLog struct {
-	store interface {
-		raft.LogStore
-		raft.StableStore
-	}
-	close func() error
-	// writingSince is the start of the write in progress, as nanoseconds since epoch; 0 when there is none.
-	writingSince atomic.Int64
-	epoch        time.Time
-}
+// errNoValue has the text that raft takes for "not stored yet".
+var errNoValue = errors.New("not found")
 
-// openLog opens dir/raft.db and reads every entry once. Damage is [ErrCorrupt].
-func openLog(dir string) (log *checkedLog, err error) {
-	// A damaged file can make bbolt follow a page number out of its mapping: turn that fault into an error, too.
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if broken := recover(); broken != nil {
-			log, err = nil, fmt.Errorf("log: %v: %w", broken, ErrCorrupt)
-		}
-	}()
+// boltLog is a raft.LogStore and StableStore that verifies everything it reads.
+type boltLog struct{ db *bbolt.DB }
+
+// openBolt opens dir/raft.db and reads all of it once. Damage is [ErrCorrupt].
+func openBolt(dir string) (*boltLog, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("log: %w", err)
 	}
-	store, err := raftboltdb.New(raftboltdb.Options{
-		Path:        filepath.Join(dir, "raft.db"),
-		BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, Timeout: time.Second},
-	})
-	switch {
-	case errors.Is(err, bbolt.ErrTimeout):
-		return nil, fmt.Errorf("log: %s is in use by another process", dir)
-	case errors.Is(err, bbolt.ErrInvalid) || errors.Is(err, bbolt.ErrChecksum) || errors.Is(err, bbolt.ErrVersionMismatch):
-		return nil, fmt.Errorf("log: %w: %w", err, ErrCorrupt)
-	case err != nil:
-		return nil, fmt.Errorf("log: %w", err)
+	path := filepath.Join(dir, logFile)
+	fresh, err := checkFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("log %s: %w", path, err)
 	}
-	log = &checkedLog{store: store, close: store.Close, epoch: time.Now()}
-	if err := log.verify(); err != nil {
-		return nil, errors.Join(err, log.close())
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, Timeout: openTimeout})
+	if err != nil {
+		return nil, fmt.Errorf("log %s: %w", path, openError(err))
+	}
+	log := &boltLog{db}
+	if fresh {
+		err = db.Update(func(tx *bbolt.Tx) error {
+			_, err1 := tx.CreateBucket([]byte(entriesBucket))
+			_, err2 := tx.CreateBucket([]byte(valuesBucket))
+			return errors.Join(err1, err2)
+		})
+	} else {
+		err = db.View(verifyLog)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("log %s: %w", path, errors.Join(err, db.Close()))
 	}
 	return log, nil
 }
 
-// memoryLog keeps everything in memory.
-func memoryLog() *checkedLog {
-	return &checkedLog{store: raft.NewInmemStore(), close: func() error { return nil }, epoch: time.Now()}
-}
-
-// verify reads every entry: none may be missing between the first and the last.
-func (l *checkedLog) verify() error {
-	first, err := l.FirstIndex()
+// verifyLog reads everything: the entries must be those from the first to the last that "range" tells.
+func verifyLog(tx *bbolt.Tx) error {
+	values := tx.Bucket([]byte(valuesBucket))
+	err := values.ForEach(func(k, v []byte) error {
+		_, err := unseal(k, v)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	last, err := l.LastIndex()
+	first, last, err := bounds(tx)
 	if err != nil {
 		return err
 	}
-	for i := first; i != 0 && i <= last; i++ {
+	next := first
+	err = tx.Bucket([]byte(entriesBucket)).ForEach(func(k, v []byte) error {
 		var entry raft.Log
-		if err := l.GetLog(i, &entry); err != nil {
-			return fmt.Errorf("log: entry %d of %d..%d: %w: %w", i, first, last, err, ErrCorrupt)
+		if first == 0 || next > last || len(k) != 8 || binary.BigEndian.Uint64(k) != next {
+			return fmt.Errorf("entry %x stands where %d of %d..%d should: %w", k, next, first, last, ErrCorrupt)
 		}
+		next++
+		return decodeEntry(k, v, &entry)
+	})
+	if err == nil && first != 0 && next != last+1 {
+		err = fmt.Errorf("entries end at %d instead of %d: %w", next-1, last, ErrCorrupt)
 	}
-	return nil
+	return err
 }
 
-func (l *checkedLog) FirstIndex() (uint64, error)       { return l.store.FirstIndex() }
-func (l *checkedLog) LastIndex() (uint64, error)        { return l.store.LastIndex() }
-func (l *checkedLog) DeleteRange(min, max uint64) error { return l.store.DeleteRange(min, max) }
-func (l *checkedLog) StoreLog(entry *raft.Log) error    { return l.StoreLogs([]*raft.Log{entry}) }
+// bounds are the first and the last index; both 0 when there are no entries.
+func bounds(tx *bbolt.Tx) (first, last uint64, err error) {
+	stored := tx.Bucket([]byte(valuesBucket)).Get([]byte(rangeKey))
+	if stored == nil {
+		return 0, 0, nil
+	}
+	value, err := unseal([]byte(rangeKey), stored)
+	if err == nil && len(value) != 16 {
+		err = fmt.Errorf("range of %d bytes: %w", len(value), ErrCorrupt)
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	return binary.BigEndian.Uint64(value), binary.BigEndian.Uint64(value[8:]), nil
+}
 
-func (l *checkedLog) GetLog(index uint64, out *raft.Log) error {
-	if err := l.store.GetLog(index, out); err != nil {
+func setBounds(tx *bbolt.Tx, first, last uint64) error {
+	if first > last {
+		first, last = 0, 0
+	}
+	value := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, first), last)
+	return tx.Bucket([]byte(valuesBucket)).Put([]byte(rangeKey), seal([]byte(rangeKey), value))
+}
+
+// IsMonotonic makes raft drop the whole log when it restores a snapshot from the leader, so that no gap is left.
+func (*boltLog) IsMonotonic() bool { return true }
+
+func (l *boltLog) FirstIndex() (first uint64, err error) {
+	err = l.db.View(func(tx *bbolt.Tx) error { first, _, err = bounds(tx); return err })
+	return first, err
+}
+
+func (l *boltLog) LastIndex() (last uint64, err error) {
+	err = l.db.View(func(tx *bbolt.Tx) error { _, last, err = bounds(tx); return err })
+	return last, err
+}
+
+func (l *boltLog) GetLog(index uint64, out *raft.Log) error {
+	return l.db.View(func(tx *bbolt.Tx) error {
+		key := indexKey(index)
+		stored := tx.Bucket([]byte(entriesBucket)).Get(key)
+		if stored == nil {
+			return raft.ErrLogNotFound
+		}
+		return decodeEntry(key, stored, out)
+	})
+}
+
+func (l *boltLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs appends; it refuses to leave a gap.
+func (l *boltLog) StoreLogs(entries []*raft.Log) error {
+	if len(entries) == 0 {
+		return nil
+	}
+	return l.db.Update(func(tx *bbolt.Tx) error {
+		first, last, err := bounds(tx)
+		if err != nil {
+			return err
+		}
+		bucket := tx.Bucket([]byte(entriesBucket))
+		bucket.FillPercent = 1 // keys only grow: pages are never inserted into
+		for _, entry := range entries {
+			if first == 0 {
+				first, last = entry.Index, entry.Index-1
+			}
+			if entry.Index < first || entry.Index > last+1 {
+				return fmt.Errorf("log: entry %d does not follow %d..%d", entry.Index, first, last)
+			}
+			key := indexKey(entry.Index)
+			if err := bucket.Put(key, encodeEntry(key, entry)); err != nil {
+				return err
+			}
+			last = max(last, entry.Index)
+		}
+		return setBounds(tx, first, last)
+	})
+}
+
+// DeleteRange deletes a beginning or an end of the log, both ends inclusive.
+func (l *boltLog) DeleteRange(from, to uint64) error {
+	return l.db.Update(func(tx *bbolt.Tx) error {
+		first, last, err := bounds(tx)
+		if err != nil || to < first || from > last {
+			return err
+		}
+		if from > first && to < last {
+			return fmt.Errorf("log: deleting %d..%d of %d..%d would leave a gap", from, to, first, last)
+		}
+		bucket := tx.Bucket([]byte(entriesBucket))
+		for index := max(from, first); index <= min(to, last); index++ {
+			if err := bucket.Delete(indexKey(index)); err != nil {
+				return err
+			}
+		}
+		if from <= first {
+			return setBounds(tx, to+1, last)
+		}
+		return setBounds(tx, first, from-1)
+	})
+}
+
+func (l *boltLog) Set(key, value []byte) error {
+	return l.db.Update(func(tx *bbolt.Tx) error {
+		return tx.Bucket([]byte(valuesBucket)).Put(key, seal(key, value))
+	})
+}
+
+func (l *boltLog) Get(key []byte) (value []byte, err error) {
+	err = l.db.View(func(tx *bbolt.Tx) error {
+		stored := tx.Bucket([]byte(valuesBucket)).Get(key)
+		if stored == nil {
+			return errNoValue
+		}
+		checked, err := unseal(key, stored)
+		value = append([]byte{}, checked...)
 		return err
-	}
-	tail := len(out.Extensions) - crcBytes
-	if tail < 0 || out.Index != index {
-		return fmt.Errorf("log: entry %d: %w", index, ErrCorrupt)
-	}
-	sum := binary.BigEndian.Uint32(out.Extensions[tail:])
-	out.Extensions = out.Extensions[:tail:tail]
-	if sum != entrySum(out) {
-		return fmt.Errorf("log: entry %d: checksum: %w", index, ErrCorrupt)
-	}
-	if tail == 0 {
-		out.Extensions = nil
-	}
-	return nil
+	})
+	return value, err
 }
 
-// StoreLogs puts the checksum behind the extensions, so that the data is not copied.
-func (l *checkedLog) StoreLogs(entries []*raft.Log) error {
-	checked := make([]*raft.Log, len(entries))
-	for i, entry := range entries {
-		c := *entry
-		c.Extensions = binary.BigEndian.AppendUint32(entry.Extensions[:len(entry.Extensions):len(entry.Extensions)], entrySum(entry))
-		checked[i] = &c
+func (l *boltLog) SetUint64(key []byte, value uint64) error {
+	return l.Set(key, binary.BigEndian.AppendUint64(nil, value))
+}
+
+func (l *boltLog) GetUint64(key []byte) (uint64, error) {
+	value, err := l.Get(key)
+	if err != nil {
+		return 0, err
 	}
-	l.writingSince.Store(int64(time.Since(l.epoch)) | 1) // never 0
-	defer l.writingSince.Store(0)
-	return l.store.StoreLogs(checked)
-}
-
-// writing is how long the write in progress has lasted; 0 when there is none.
-func (l *checkedLog) writing() time.Duration {
-	since := l.writingSince.Load()
-	if since == 0 {
-		return 0
+	if len(value) != 8 {
+		return 0, fmt.Errorf("log: value %q of %d bytes: %w", key, len(value), ErrCorrupt)
 	}
-	return time.Since(l.epoch) - time.Duration(since)
+	return binary.BigEndian.Uint64(value), nil
 }
 
-func entrySum(entry *raft.Log) uint32 {
-	var head [17]byte
-	binary.BigEndian.PutUint64(head[:], entry.Index)
-	binary.BigEndian.PutUint64(head[8:], entry.Term)
-	head[16] = byte(entry.Type)
-	sum := crc32.Update(0, castagnoli, head[:])
-	sum = crc32.Update(sum, castagnoli, entry.Extensions)
-	return crc32.Update(sum, castagnoli, entry.Data)
+func indexKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
+
+// seal puts a checksum behind value; unseal verifies and removes it. The result shares memory with stored.
+func seal(key, value []byte) []byte {
+	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
+	return binary.BigEndian.AppendUint32(value[:len(value):len(value)], sum)
 }
 
-func (l *checkedLog) Set(key, value []byte) error {
-	sum := crc32.Checksum(value, castagnoli)
-	return l.store.Set(key, binary.BigEndian.AppendUint32(value[:len(value):len(value)], sum))
-}
-
-// Get returns the store's own error when there is no such key: raft compares its text.
-func (l *checkedLog) Get(key []byte) ([]byte, error) {
-	stored, err := l.store.Get(key)
-	if err != nil || len(stored) == 0 {
-		return nil, err
-	}
+func unseal(key, stored []byte) ([]byte, error) {
 	tail := len(stored) - crcBytes
-	if tail < 0 || crc32.Checksum(stored[:tail], castagnoli) != binary.BigEndian.Uint32(stored[tail:]) {
-		return nil, fmt.Errorf("log: value %q: %w", key, ErrCorrupt)
+	if tail < 0 || crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, stored[:tail]) != binary.BigEndian.Uint32(stored[tail:]) {
+		return nil, fmt.Errorf("log: checksum of %q: %w", key, ErrCorrupt)
 	}
 	return stored[:tail], nil
 }
 
-func (l *checkedLog) SetUint64(key []byte, value uint64) error {
-	return l.Set(key, binary.BigEndian.AppendUint64(nil, value))
+func encodeEntry(key []byte, entry *raft.Log) []byte {
+	out := make([]byte, 0, entryHead+len(entry.Extensions)+len(entry.Data)+crcBytes)
+	out = binary.BigEndian.AppendUint64(out, entry.Term)
+	out = append(out, byte(entry.Type))
+	var appended int64
+	if !entry.AppendedAt.IsZero() {
+		appended = entry.AppendedAt.UnixNano()
+	}
+	out = binary.BigEndian.AppendUint64(out, uint64(appended))
+	out = binary.BigEndian.AppendUint32(out, uint32(len(entry.Extensions)))
+	out = append(append(out, entry.Extensions...), entry.Data...)
+	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, out)
+	return binary.BigEndian.AppendUint32(out, sum)
 }
 
-func (l *checkedLog) GetUint64(key []byte) (uint64, error) {
-	value, err := l.Get(key)
-	if err != nil || len(value) == 0 {
-		return 0, err
+// decodeEntry copies: stored is bbolt's.
+func decodeEntry(key, stored []byte, out *raft.Log) error {
+	body, err := unseal(key, stored)
+	if err != nil {
+		return err
 	}
-	if len(value) != 8 {
-		return 0, fmt.Errorf("log: value %q: %w", key, ErrCorrupt)
+	if len(body) < entryHead || uint64(binary.BigEndian.Uint32(body[17:])) > uint64(len(body)-entryHead) {
+		return fmt.Errorf("log: entry %x is cut short: %w", key, ErrCorrupt)
 	}
-	return binary.BigEndian.Uint64(value), nil
+	*out = raft.Log{Index: binary.BigEndian.Uint64(key), Term: binary.BigEndian.Uint64(body), Type: raft.LogType(body[8])}
+	if appended := int64(binary.BigEndian.Uint64(body[9:])); appended != 0 {
+		out.AppendedAt = time.Unix(0, appended)
+	}
+	rest := append([]byte{}, body[entryHead:]...)
+	extensions := int(binary.BigEndian.Uint32(body[17:]))
+	if out.Data = rest[extensions:]; extensions > 0 {
+		out.Extensions = rest[:extensions:extensions]
+	}
+	return nil
 }

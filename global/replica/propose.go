@@ -134,9 +134,13 @@ func (r *Replica) dial(ctx context.Context, id string, address raft.ServerAddres
 	return pb.NewPeerServiceClient(conn), nil
 }
 
-// proposeHere proposes on this replica, which must lead.
-func (r *Replica) proposeHere(ctx context.Context, command *pb.Command) (*pb.CommandResult, error) {
-	data, err := proto.Marshal(command)
+// proposeHere proposes on this replica, which must lead. What is malformed does not reach the log.
+func (r *Replica) proposeHere(ctx context.Context, c *pb.Command) (*pb.CommandResult, error) {
+	checked, err := decodeCommand(c)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	data, err := proto.Marshal(c)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
@@ -147,9 +151,13 @@ func (r *Replica) proposeHere(ctx context.Context, command *pb.Command) (*pb.Com
 	if layer.isSilent() {
 		return nil, fmt.Errorf("%w: %w", errNotLeader, errSilent)
 	}
+	forget := r.fsm.ready.add(data, checked)
 	future := node.Apply(data, enqueueTimeout)
 	answered := make(chan error, 1)
-	go func() { answered <- future.Error() }() // raft answers every future, at the latest when it stops
+	go func() { // raft answers every future, at the latest when it stops
+		answered <- future.Error()
+		forget()
+	}()
 	select {
 	case err := <-answered:
 		return answer(future, err)

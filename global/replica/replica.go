@@ -19,13 +19,13 @@ var (
 	// wait for the disk are left behind.
 	ErrDisk = errors.New("disk hangs")
 	// ErrRemoved: the replica was removed from the mesh.
-	ErrRemoved = errors.New("removed from the mesh")
+	ErrRemoved = errors.New("removed from the mesh: it must have an empty data folder to join again")
 )
 
 // Replica is one member of the global controller's raft group.
 type Replica struct {
 	config Config
-	log    *checkedLog
+	log    *timedLog
 	fsm    *fsm
 	node   atomic.Pointer[raft.Raft] // nil until Run has started it
 	layer  atomic.Pointer[streamLayer]
@@ -106,7 +106,7 @@ func (r *Replica) handOver(node *raft.Raft) {
 func (r *Replica) start(transport raft.Transport) (node *raft.Raft, fresh bool, err error) {
 	var snapshots raft.SnapshotStore = raft.NewInmemSnapshotStore()
 	if !r.config.InMemory {
-		if snapshots, err = raft.NewFileSnapshotStoreWithLogger(r.config.DataDir, 3, newHCLog(r.config.Log)); err != nil {
+		if snapshots, err = openSnapshots(&r.config); err != nil {
 			return nil, false, err
 		}
 	}
@@ -163,16 +163,6 @@ func (r *Replica) Barrier(ctx context.Context) error {
 		return err
 	}
 	return r.fsm.waitApplied(ctx, result.GetIndex())
-}
-
-// watchRemoval returns [ErrRemoved] when raft has shut itself down.
-func (r *Replica) watchRemoval(ctx context.Context, node *raft.Raft) error {
-	for sleep(ctx, 250*time.Millisecond) {
-		if node.State() == raft.Shutdown {
-			return ErrRemoved
-		}
-	}
-	return nil
 }
 
 // watchDisk falls silent, and in the end gives up, while a write to the log does not end.

@@ -1,12 +1,9 @@
 package replica
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -201,48 +198,5 @@ func TestHungDiskEndsTheProcessInTheEnd(t *testing.T) {
 	n.stop()
 	if err := errors.Join(n.node.Load().Shutdown().Error(), n.log.close()); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestDamagedLogIsRefused(t *testing.T) {
-	p := newPlane(t, "a")
-	p.start("a", nil)
-	for i := range 200 {
-		p.write("a", i)
-	}
-	p.stop("a")
-	file := filepath.Join(p.dir, "data", "a", "raft.db")
-	unused := 0
-	whole, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, at := range positions(whole, []byte("10.0.0.1")) {
-		spoiled := bytes.Clone(whole)
-		spoiled[at+i%8] ^= 0x55
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "raft.db"), spoiled, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if log, err := openLog(dir); err == nil {
-			log.close()
-			t.Logf("position %d is not in use", at)
-			unused++
-		} else if !errors.Is(err, ErrCorrupt) {
-			t.Errorf("position %d: %v", at, err)
-		}
-	}
-	if unused > 100 {
-		t.Errorf("%d damaged entries were not noticed", unused)
-	}
-}
-
-func positions(data, pattern []byte) (out []int) {
-	for from := 0; ; {
-		i := bytes.Index(data[from:], pattern)
-		if i < 0 {
-			return out
-		}
-		out, from = append(out, from+i), from+i+1
 	}
 }

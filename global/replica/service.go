@@ -101,9 +101,15 @@ func (s *Service) controller(ctx context.Context) (string, error) {
 	return "", status.Errorf(codes.PermissionDenied, "peer service: %v", err)
 }
 
+// caller is the member who calls. A replica that is no member itself, because it has not joined yet or lost its disk,
+// knows of none and refuses nobody for that: it is only not the one to ask.
 func (s *Service) caller(ctx context.Context) (string, error) {
 	id, err := s.controller(ctx)
-	if err == nil && !s.Replica.member(id) {
+	switch {
+	case err != nil:
+	case !s.Replica.member(s.Replica.config.ID):
+		err = status.Error(codes.FailedPrecondition, errNotLeader.Error())
+	case !s.Replica.member(id):
 		err = status.Errorf(codes.PermissionDenied, "peer service: replica %q is not a member", id)
 	}
 	return id, err

@@ -92,12 +92,15 @@ func ownIdentity(t *testing.T, cluster, path string) trust.Source {
 	return workloadIdentity(t, "unix://"+filepath.Join(dir, "server.sock"), "unix://"+filepath.Join(dir, "workload.sock"), "spiffe://"+cluster+".mesh"+path)
 }
 
-// connect opens a gRPC connection with the identity of source, from a loopback address of the caller's choice.
+// connectAs opens a gRPC connection with the identity of source, from a loopback address of the caller's choice.
 func connectAs(t *testing.T, address, from string, source trust.Source) *grpc.ClientConn {
 	t.Helper()
 	config := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}} // what is tested is the server's end
 	if source != nil {
-		config = trust.ClientConfig(source, trust.AuthorizeAny)
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			material, _ := source.Get()
+			return material.Certificate, nil
+		}
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(config)),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {

@@ -220,7 +220,7 @@ func twisted(random *rand.Rand) []byte {
 
 // nonsense calls a method with senseless messages and returns how the call ended.
 func nonsense(conn *grpc.ClientConn, method string, random *rand.Rand) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.ForceCodec(rawCodec{}))
 	if err != nil {
@@ -259,7 +259,7 @@ func TestGarbageFromMembers(t *testing.T) {
 		ends := map[codes.Code]int{}
 		for _, target := range targets {
 			conn := connectAs(t, target.address, "", target.source)
-			inParallel(len(target.methods)*24, func(i int) {
+			inParallel(len(target.methods)*16, func(i int) {
 				method := target.methods[i%len(target.methods)]
 				err := nonsense(conn, method, rand.New(rand.NewPCG(2, uint64(i))))
 				if status.Code(err) == codes.Unavailable {

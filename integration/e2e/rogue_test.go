@@ -22,6 +22,7 @@ import (
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/jointoken"
+	"github.com/periplus-mesh/periplus/trust"
 	"github.com/periplus-mesh/periplus/trust/trusttest"
 )
 
@@ -64,7 +65,12 @@ type rogue struct {
 // impersonate opens a report stream; the error is what the controller says instead of Welcome.
 func impersonate(t *testing.T, ctx context.Context, cluster, address string) (*rogue, error) {
 	t.Helper()
-	stream, err := pb.NewAgentServiceClient(connectAs(t, address, "", agentCredential(t, cluster))).Report(ctx)
+	return impersonateAs(t, ctx, agentCredential(t, cluster), address)
+}
+
+func impersonateAs(t *testing.T, ctx context.Context, credential trust.Source, address string) (*rogue, error) {
+	t.Helper()
+	stream, err := pb.NewAgentServiceClient(connectAs(t, address, "", credential)).Report(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func (k *client) judge(item ads.Item) {
 
 func (k *client) vanished(assignment string, now map[string]bool) {
 	for name := range k.clusters[assignment] {
-		if !now[name] && !k.c.w.invariants.allowed(name) {
+		if !now[name] && !k.c.w.invariants.allowed(name, k.c.name) {
 			k.c.w.errorf("I6: %s: cluster %s vanished from %s, which leaves %v", k.name, name, assignment, now)
 		}
 	}

@@ -38,6 +38,7 @@ type cluster struct {
 	w                           *world
 	name, region, network, cidr string
 	ca                          *trusttest.CA
+	identity                    trust.Source // the agent's, towards its own proxies
 	token                       string
 	dir                         string // the agent's data folder
 	generation                  int    // of dir
@@ -50,6 +51,7 @@ type cluster struct {
 
 func (w *world) newCluster(name, region, network, cidr string) *cluster {
 	c := &cluster{w: w, name: name, region: region, network: network, cidr: cidr, ca: trusttest.NewCA(name + ".mesh")}
+	c.identity = c.ca.Source("/periplus/agent", 20*time.Hour)
 	c.dir = filepath.Join(w.dir, "agent-"+name)
 	w.must(os.MkdirAll(c.dir, 0o700))
 	w.must(os.WriteFile(c.services(), []byte(services), 0o600))
@@ -79,7 +81,7 @@ func (c *cluster) register() {
 // config is the agent's.
 func (c *cluster) config() clusteragent.Config {
 	return clusteragent.Config{
-		DataDir: c.dir, JoinToken: c.token, Source: c.ca.Source("/periplus/agent", 20*time.Hour), Server: spireServer{c},
+		DataDir: c.dir, JoinToken: c.token, Source: c.identity, Server: spireServer{c},
 		ServicesFile: c.services(), Store: c.store, Log: logger(c.host()), Metrics: c.metrics,
 	}
 }

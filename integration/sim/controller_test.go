@@ -13,6 +13,7 @@ import (
 	"github.com/periplus-mesh/periplus/api/periplus/v1/periplusv1connect"
 	"github.com/periplus-mesh/periplus/global"
 	"github.com/periplus-mesh/periplus/global/pki"
+	"github.com/periplus-mesh/periplus/global/replica"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
@@ -38,6 +39,7 @@ func (c *controller) start() {
 	config := global.Config{
 		ID: c.id, DataDir: filepath.Join(c.w.dir, c.id), MeshAdvertise: c.id + meshPort, RaftAdvertise: c.id + raftPort,
 		MeshListener: c.w.listen(c.id + meshPort), RaftListener: c.w.listen(c.id + raftPort), AdminListener: c.w.listen(c.id + adminPort),
+		Timing:    replica.Timing{Heartbeat: time.Second, Election: time.Second, Lease: 500 * time.Millisecond, Commit: 100 * time.Millisecond},
 		Bootstrap: true, PKI: issuer, Store: c.store, Log: logger(c.id), Metrics: prometheus.NewRegistry(),
 	}
 	for _, p := range c.w.controllers {
@@ -98,7 +100,7 @@ func (w *world) setState(name string, state pb.ClusterState) error {
 
 // remove removes a registration with everything that hangs on it.
 func (w *world) remove(name string) {
-	w.invariants.allow(name, true)
+	w.invariants.setRemoved(name, true)
 	w.must(w.ask(func(ctx context.Context, clusters periplusv1connect.ClusterServiceClient, _ periplusv1connect.MeshServiceClient) error {
 		_, err := clusters.RemoveCluster(ctx, connect.NewRequest(&pb.RemoveClusterRequest{Id: name, Force: true}))
 		return err

@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
-	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/periplus-mesh/periplus/internal/feed"
 	"github.com/periplus-mesh/periplus/internal/mesh"
@@ -33,6 +33,7 @@ type invariants struct {
 	mu      sync.Mutex
 	digests map[revision]digest // of the state, by whichever replica had it first
 	gone    map[string]bool     // clusters that may leave assignments
+	removed map[string]bool     // clusters whose own clients lose the others, too
 }
 
 // allow says whether a cluster may leave assignments.
@@ -45,10 +46,21 @@ func (i *invariants) allow(cluster string, allowed bool) {
 	i.gone[cluster] = allowed
 }
 
-func (i *invariants) allowed(cluster string) bool {
+// allowed tells whether cluster may leave an assignment of a client in cluster of.
+func (i *invariants) allowed(cluster, of string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.gone[cluster]
+	return i.gone[cluster] || i.removed[of]
+}
+
+func (i *invariants) setRemoved(cluster string, removed bool) {
+	i.allow(cluster, removed)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.removed == nil {
+		i.removed = map[string]bool{}
+	}
+	i.removed[cluster] = removed
 }
 
 // watchReplica looks at every state of a replica that it can catch: I2 and I4.
@@ -264,11 +276,11 @@ func (c *cluster) fromScratch(s *mesh.Snapshot) *mesh.Snapshot {
 }
 
 func unpack(r xds.Resource) mesh.Object {
-	var m discoveryv3.Resource
-	if err := proto.Unmarshal(r.Delta, &m); err != nil {
+	var m anypb.Any
+	if err := proto.Unmarshal(r.Any, &m); err != nil {
 		panic(err)
 	}
-	object, err := meshpb.Unmarshal(m.GetResource().GetValue())
+	object, err := meshpb.Unmarshal(m.GetValue())
 	if err != nil {
 		panic(err)
 	}

@@ -143,7 +143,7 @@ func TestF5AllControllersDown(t *testing.T) {
 				c.kill()
 			}
 		}},
-		wait(10*time.Minute),
+		wait(2*time.Minute),
 		step{"everybody keeps what he has", func(w *world) { everyClient(w, "kept", has(1, "west", "east", "south")) }},
 		step{"a change is known inside its cluster", func(w *world) {
 			e := w.cluster("west").endpoints[0]
@@ -235,7 +235,7 @@ func TestF13ControlLinkCut(t *testing.T) {
 			}
 			heal = w.cut(w.cluster("west").host(), "c1", "c2", "c3")
 		}},
-		wait(10*time.Minute),
+		wait(2*time.Minute),
 		step{"assignments are as they were", func(w *world) {
 			everyClient(w, "kept", func(k *client) error {
 				if now := texts(k.catalog()); now != before[k] {

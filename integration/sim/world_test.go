@@ -50,10 +50,10 @@ func play(t *testing.T, script ...step) {
 		defer w.close()
 		w.build()
 		for _, s := range script {
-			w.step = s.what
+			w.now(s.what)
 			s.do(w)
 		}
-		w.step = "afterwards"
+		w.now("afterwards")
 		w.settle()
 	})
 }
@@ -64,7 +64,7 @@ type world struct {
 	dir      string
 	network  *memnet.Network
 	began    time.Time
-	step     string // what the script is at
+	at       atomic.Pointer[string] // what the script is at
 	issuer   *pki.Issuer
 	operator *tls.Certificate
 
@@ -75,7 +75,8 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, dir: t.TempDir(), network: new(memnet.Network), began: time.Now(), step: "start"}
+	w := &world{t: t, dir: t.TempDir(), network: new(memnet.Network), began: time.Now()}
+	w.now("start")
 	w.invariants = invariants{w: w, digests: map[revision]digest{}}
 	ids := []string{"c1", "c2", "c3"}
 	w.must(pki.Init(w.pki(), plane, ids, []string{"ada"}))
@@ -147,7 +148,10 @@ func (w *world) errorf(format string, args ...any) {
 	w.t.Errorf("[%s] %s", w.where(), fmt.Sprintf(format, args...))
 }
 
-func (w *world) where() string { return fmt.Sprintf("%s, %s", time.Since(w.began), w.step) }
+// now names what the script is at, for messages.
+func (w *world) now(what string) { w.at.Store(&what) }
+
+func (w *world) where() string { return fmt.Sprintf("%s, %s", time.Since(w.began), *w.at.Load()) }
 
 // until waits for holds to have nothing to object to.
 func (w *world) until(what string, limit time.Duration, holds func() error) {

@@ -16,19 +16,18 @@ func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
 
 type codec struct{ encoding.CodecV2 }
 
-// deltaResponse and stateResponse are responses as they are handed to SendMsg.
-type (
-	deltaResponse struct{ xds.Response }
-	stateResponse struct{ xds.Response }
-)
+// message is a response as it is handed to SendMsg: framed, so that it holds nothing else while it waits.
+type message struct {
+	kind xds.Type
+	data mem.BufferSlice
+	// resources is how many bytes of it are resources.
+	resources int
+}
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	switch m := v.(type) {
-	case *deltaResponse:
-		return frameDelta(m.Response), nil
-	case *stateResponse:
-		return frameState(m.Response), nil
+	if m, ok := v.(*message); ok {
+		return m.data, nil
 	}
 	return c.CodecV2.Marshal(v)
 }
@@ -37,55 +36,64 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 const framing = 1 + 5
 
 // envoy.service.discovery.v3.DeltaDiscoveryResponse: resources 2, type_url 4, nonce 5, removed_resources 6.
-func frameDelta(r xds.Response) mem.BufferSlice {
+func frameDelta(r xds.Response) *message {
 	tail := len(r.Type) + len(r.Nonce) + 2*framing
 	for _, name := range r.Removed {
 		tail += len(name) + framing
 	}
-	f := newFrame(len(r.Resources), tail)
-	for _, resource := range r.Resources {
-		f.shared(2, resource.Delta)
+	f := newFrame(len(r.Resources)+1, tail)
+	for i := range r.Resources {
+		f.shared(r.Resources[i].Delta)
 	}
 	f.text(4, string(r.Type))
 	f.text(5, r.Nonce)
 	for _, name := range r.Removed {
 		f.text(6, name)
 	}
-	return f.finish()
+	return f.finish(r.Type)
 }
 
 // envoy.service.discovery.v3.DiscoveryResponse: version_info 1, resources 2, type_url 4, nonce 5.
-func frameState(r xds.Response) mem.BufferSlice {
-	f := newFrame(len(r.Resources), len(r.Version)+len(r.Type)+len(r.Nonce)+3*framing)
-	for _, resource := range r.Resources {
-		f.shared(2, resource.Any)
+func frameState(r xds.Response) *message {
+	f := newFrame(2*len(r.Resources)+1, len(r.Resources)*framing+len(r.Version)+len(r.Type)+len(r.Nonce)+3*framing)
+	for i := range r.Resources {
+		data := r.Resources[i].Any
+		f.own = protowire.AppendTag(f.own, 2, protowire.BytesType)
+		f.own = protowire.AppendVarint(f.own, uint64(len(data)))
+		f.flush()
+		f.shared(data)
 	}
 	f.text(1, r.Version)
 	f.text(4, string(r.Type))
 	f.text(5, r.Nonce)
-	return f.finish()
+	return f.finish(r.Type)
 }
 
-// frame builds a message out of shared bytes and own bytes between them. own never grows, so that parts of it can be
-// given out while it is filled.
+// frame builds a message out of shared bytes and own bytes between them. parts and own never grow, so that parts of
+// them can be given out while they are filled.
 type frame struct {
-	out   mem.BufferSlice
+	message
+	parts []mem.SliceBuffer // what data points at: one allocation instead of one for each
 	own   []byte
-	given int // how much of own is in out
+	given int // how much of own is in parts
 }
 
-func newFrame(resources, tail int) *frame {
+func newFrame(parts, own int) *frame {
 	return &frame{
-		out: make(mem.BufferSlice, 0, 2*resources+1),
-		own: make([]byte, 0, resources*framing+tail),
+		message: message{data: make(mem.BufferSlice, 0, parts)},
+		parts:   make([]mem.SliceBuffer, 0, parts), own: make([]byte, 0, own),
 	}
 }
 
-func (f *frame) shared(field protowire.Number, data []byte) {
-	f.own = protowire.AppendTag(f.own, field, protowire.BytesType)
-	f.own = protowire.AppendVarint(f.own, uint64(len(data)))
-	f.flush()
-	f.out = append(f.out, mem.SliceBuffer(data))
+// shared adds a part of a resource.
+func (f *frame) shared(data []byte) {
+	f.resources += len(data)
+	f.add(data)
+}
+
+func (f *frame) add(data []byte) {
+	f.parts = append(f.parts, data)
+	f.data = append(f.data, &f.parts[len(f.parts)-1])
 }
 
 func (f *frame) text(field protowire.Number, text string) {
@@ -95,12 +103,12 @@ func (f *frame) text(field protowire.Number, text string) {
 
 func (f *frame) flush() {
 	if f.given < len(f.own) {
-		f.out = append(f.out, mem.SliceBuffer(f.own[f.given:len(f.own):len(f.own)]))
+		f.add(f.own[f.given:len(f.own):len(f.own)])
 		f.given = len(f.own)
 	}
 }
 
-func (f *frame) finish() mem.BufferSlice {
+func (f *frame) finish(t xds.Type) *message {
 	f.flush()
-	return f.out
+	return &message{kind: t, data: f.data, resources: f.resources}
 }

@@ -31,8 +31,8 @@ func TestCodec(t *testing.T) {
 		}
 		r.Removed = rapid.SliceOf(rapid.StringN(0, 20, -1)).Draw(t, "removed")
 		wantDelta.RemovedResources = r.Removed
-		check(t, &deltaResponse{r}, new(discoveryv3.DeltaDiscoveryResponse), wantDelta)
-		check(t, &stateResponse{r}, new(discoveryv3.DiscoveryResponse), wantState)
+		check(t, frameDelta(r), new(discoveryv3.DeltaDiscoveryResponse), wantDelta)
+		check(t, frameState(r), new(discoveryv3.DiscoveryResponse), wantState)
 		check(t, wantDelta, new(discoveryv3.DeltaDiscoveryResponse), wantDelta) // the fallback
 	})
 }
@@ -57,7 +57,7 @@ func BenchmarkFrame(b *testing.B) {
 	}}
 	b.ReportAllocs()
 	for b.Loop() {
-		frameDelta(r).Free()
+		frameDelta(r).data.Free()
 	}
 }
 

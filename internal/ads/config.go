@@ -45,6 +45,9 @@ type ServerConfig[S any] struct {
 	RequestsPerSecond int
 	// AckTimeout is how long a response may stay unanswered before the stream is ended. 0: 60 s.
 	AckTimeout time.Duration
+	// LargeStreams bounds how many streams are sent a large part of the state at once; the others wait for up to 10 s.
+	// It bounds the memory that is needed when all clients connect together. 0: 256.
+	LargeStreams int
 	// MaxNodeBytes bounds the encoded node of the first request. 0: 64 KiB.
 	MaxNodeBytes int
 }
@@ -59,6 +62,7 @@ func (c *ServerConfig[S]) validate() error {
 	setDefault(&c.PushesPerSecond, 10_000)
 	setDefault(&c.RequestsPerSecond, 20)
 	setDefault(&c.AckTimeout, 60*time.Second)
+	setDefault(&c.LargeStreams, 256)
 	setDefault(&c.MaxNodeBytes, 64<<10)
 	return nil
 }

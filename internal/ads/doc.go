@@ -2,7 +2,8 @@
 //
 // A [Server] answers delta and state-of-the-world streams from one state S, through the [xds.Catalog] that its
 // Authorize callback chose for the verified peer. Responses are framed around bytes that were marshalled once and
-// are shared by all streams ([Codec]). Nothing is queued: a stream that is slow, or paced because many changes come
+// are shared by all streams ([Codec]); a stream that waits holds references to them and nothing else. How many streams
+// are sent a large part of the state at once is bounded, so that all clients may connect together. Nothing is queued: a stream that is slow, or paced because many changes come
 // at once, skips states and is sent the difference to the newest one.
 //
 // [Run] is the client: one delta stream, kept alive over an ordered list of targets, resumed by

@@ -62,12 +62,8 @@ func newServerMetrics(r prometheus.Registerer) *serverMetrics {
 	return m
 }
 
-func (m *serverMetrics) pushed(response xds.Response, took time.Duration) {
-	size := 0
-	for _, resource := range response.Resources {
-		size += len(resource.Delta)
-	}
-	m.pushes[response.Type].Inc()
+func (m *serverMetrics) pushed(t xds.Type, size int, took time.Duration) {
+	m.pushes[t].Inc()
 	m.pushTime.Observe(took.Seconds())
 	m.size.Observe(float64(size))
 }

@@ -29,6 +29,7 @@ type Server[S any] struct {
 	metrics *serverMetrics
 	open    atomic.Int64   // len(streams), read at each push
 	work    sync.WaitGroup // goroutines of streams
+	places  chan struct{}  // one for each stream that is being sent much
 
 	mu      sync.Mutex // guards below
 	last    uint64     // ID of the newest stream
@@ -40,7 +41,10 @@ func NewServer[S any](c ServerConfig[S]) *Server[S] {
 	if err := c.validate(); err != nil {
 		panic(err)
 	}
-	return &Server[S]{config: c, metrics: newServerMetrics(c.Metrics), streams: make(map[uint64]*stream[S])}
+	return &Server[S]{
+		config: c, metrics: newServerMetrics(c.Metrics), streams: make(map[uint64]*stream[S]),
+		places: make(chan struct{}, c.LargeStreams),
+	}
 }
 
 // Register adds the service to a gRPC server made with [ServerOptions].
@@ -73,7 +77,8 @@ type wire struct {
 	ctx     context.Context // the stream's; grpc ends it when the handler returns
 	header  func() error    // tells the client that it was accepted
 	receive func() (received, error)
-	send    func(xds.Response) error
+	frame   func(xds.Response) *message
+	send    func(any) error // SendMsg
 }
 
 type received struct {
@@ -89,7 +94,7 @@ func (s *Server[S]) DeltaAggregatedResources(g grpc.BidiStreamingServer[discover
 			m, err := g.Recv()
 			return received{requestOfDelta(m), m.GetNode()}, err
 		},
-		send: func(r xds.Response) error { return g.SendMsg(&deltaResponse{r}) },
+		frame: frameDelta, send: g.SendMsg,
 	})
 }
 
@@ -101,7 +106,7 @@ func (s *Server[S]) StreamAggregatedResources(g grpc.BidiStreamingServer[discove
 			m, err := g.Recv()
 			return received{requestOfState(m), m.GetNode()}, err
 		},
-		send: func(r xds.Response) error { return g.SendMsg(&stateResponse{r}) },
+		frame: frameState, send: g.SendMsg,
 	})
 }
 

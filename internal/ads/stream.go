@@ -28,6 +28,7 @@ type stream[S any] struct {
 	quiet    time.Time       // no push for changes before
 	since    time.Time       // when the change being delivered was noticed; zero: none is
 	requests allowance
+	place    *place // while much is being sent, or nil
 
 	mu      sync.Mutex // guards below
 	session *xds.ServerSession[S]
@@ -84,6 +85,7 @@ func (st *stream[S]) waitedFor() time.Duration {
 func (st *stream[S]) run(first received, requests <-chan received) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	defer st.leave()
 	if err := st.request(first.Request); err != nil {
 		return err
 	}
@@ -188,27 +190,36 @@ func (st *stream[S]) advance(now time.Time) error {
 
 // push sends what the session has to say, and says whether the client owes an answer.
 func (st *stream[S]) push() (waiting bool, err error) {
+	if err := st.admit(); err != nil {
+		return false, err
+	}
 	for {
 		start := time.Now()
 		response, ok, waiting := st.next(start)
+		if !ok && !waiting {
+			st.leave() // all is delivered, or was there already
+		}
 		if !ok {
 			return waiting, nil
 		}
 		if err := st.wire.send(response); err != nil {
 			return true, err
 		}
-		st.server.metrics.pushed(response, time.Since(start))
+		st.server.metrics.pushed(response.kind, response.resources, time.Since(start))
 	}
 }
 
-func (st *stream[S]) next(now time.Time) (response xds.Response, ok, waiting bool) {
+func (st *stream[S]) next(now time.Time) (m *message, ok, waiting bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	response, ok = st.session.Next()
-	if ok && st.waiting.IsZero() {
+	response, ok := st.session.Next()
+	if !ok {
+		return nil, false, !st.waiting.IsZero()
+	}
+	if st.waiting.IsZero() {
 		st.waiting = now
 	}
-	return response, ok, !st.waiting.IsZero()
+	return st.wire.frame(response), true, true
 }
 
 func (st *stream[S]) status() StreamStatus {
@@ -225,27 +236,4 @@ func (st *stream[S]) status() StreamStatus {
 
 func (st *stream[S]) log() *slog.Logger {
 	return st.server.config.Log.With("peer", st.peer.ID, "node", st.nodeID, "stream", st.id)
-}
-
-// allowance is a token bucket for requests.
-type allowance struct {
-	perSecond, burst, tokens float64
-	at                       time.Time
-}
-
-func newAllowance(perSecond int, now time.Time) allowance {
-	burst := 2 * float64(perSecond)
-	return allowance{perSecond: float64(perSecond), burst: burst, tokens: burst, at: now}
-}
-
-// take spends one token, which may be owed.
-func (a *allowance) take(now time.Time) {
-	a.tokens = min(a.burst, a.tokens+a.perSecond*now.Sub(a.at).Seconds()) - 1
-	a.at = now
-}
-
-// wait is how long until a token is there.
-func (a *allowance) wait(now time.Time) time.Duration {
-	missing := 1 - a.tokens - a.perSecond*now.Sub(a.at).Seconds()
-	return time.Duration(max(0, missing/a.perSecond) * float64(time.Second))
 }

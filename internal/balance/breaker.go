@@ -29,8 +29,10 @@ func (b RetryBudget) Allows(active, retries int64) bool {
 // Breaker counts what a cluster has in use. Safe for concurrent use, lock-free.
 type Breaker struct {
 	Connections, Pending, Requests Gauge
-	retries                        Gauge
-	budget                         atomic.Pointer[RetryBudget]
+	// Waiting are the requests that are pending because there is no connection for them: whoever frees one wakes it.
+	Waiting Queue
+	retries Gauge
+	budget  atomic.Pointer[RetryBudget]
 }
 
 // AcquireRetry is false if a retry must not start; else ReleaseRetry must follow.

@@ -79,7 +79,7 @@ func ServiceKey(n ServiceName, c ClusterID) Key {
 
 // EndpointsKey is the key of an [EndpointSlice].
 func EndpointsKey(n ServiceName, c ClusterID, slice string) Key {
-	return join(KindEndpoints, n.Namespace, n.Name, string(c), slice)
+	return Key(string(KindEndpoints) + "/" + n.Namespace + "/" + n.Name + "/" + string(c) + "/" + slice) // one allocation: the commonest key
 }
 
 // GatewayKey is the key of a [Gateway].

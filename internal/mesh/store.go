@@ -63,9 +63,13 @@ func (s *Store) commit(r Revision, objects pmap.Map[Object], d Delta) *Snapshot 
 	for _, key := range d.Deletes {
 		objects = objects.Delete(string(key))
 	}
-	for _, object := range d.Upserts {
-		objects = objects.Set(string(object.Key()), object)
-	}
+	objects = objects.SetAll(func(yield func(string, Object) bool) {
+		for _, object := range d.Upserts {
+			if !yield(string(object.Key()), object) {
+				return
+			}
+		}
+	})
 	snapshot := &Snapshot{revision: r, objects: objects}
 	s.latest.Set(snapshot)
 	return snapshot

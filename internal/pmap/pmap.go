@@ -3,6 +3,7 @@ package pmap
 import (
 	"hash/maphash"
 	"iter"
+	"slices"
 	"strings"
 )
 
@@ -41,10 +42,24 @@ func (m Map[V]) Get(key string) (v V, ok bool) {
 
 // Set returns the map with key at v. Setting what is already there returns the same map.
 func (m Map[V]) Set(key string, v V) Map[V] {
-	if old, ok := m.Get(key); ok && old == v {
-		return m
+	return Map[V]{m.root.set([]item[V]{{key, maphash.String(seed, key), v}})}
+}
+
+// SetAll is Set for every entry; of entries with the same key the last counts. For m entries it costs
+// O(m log(n/m)) beside sorting them, as paths that several entries share are copied once.
+func (m Map[V]) SetAll(entries iter.Seq2[string, V]) Map[V] {
+	var items []item[V]
+	for key, v := range entries {
+		items = append(items, item[V]{key, maphash.String(seed, key), v})
 	}
-	return Map[V]{m.root.set(key, maphash.String(seed, key), v)}
+	slices.SortStableFunc(items, func(a, b item[V]) int { return strings.Compare(a.key, b.key) })
+	distinct := items[:0]
+	for i, it := range items {
+		if i+1 == len(items) || items[i+1].key != it.key {
+			distinct = append(distinct, it)
+		}
+	}
+	return Map[V]{m.root.set(distinct)}
 }
 
 // Delete returns the map without key. Deleting what is not there returns the same map.
@@ -84,20 +99,44 @@ func above[V comparable](a *node[V], priority uint64, key string) bool {
 	return a.priority > priority || a.priority == priority && a.key < key
 }
 
-func (n *node[V]) set(key string, priority uint64, v V) *node[V] {
-	if n == nil || !above(n, priority, key) && n.key != key {
-		left, _, right := n.split(key)
-		return (&node[V]{key: key, priority: priority, value: v}).with(left, right)
+// item is an entry that is being set.
+type item[V comparable] struct {
+	key      string
+	priority uint64
+	value    V
+}
+
+// set puts in the items, which are sorted and distinct.
+func (n *node[V]) set(items []item[V]) *node[V] {
+	if len(items) == 0 {
+		return n
 	}
-	switch c := strings.Compare(key, n.key); {
-	case c < 0:
-		return n.with(n.left.set(key, priority, v), n.right)
-	case c > 0:
-		return n.with(n.left, n.right.set(key, priority, v))
+	top := highest(items)
+	if it := items[top]; n == nil || !above(n, it.priority, it.key) && n.key != it.key {
+		less, _, greater := n.split(it.key)
+		return (&node[V]{key: it.key, priority: it.priority, value: it.value}).with(less.set(items[:top]), greater.set(items[top+1:]))
 	}
-	changed := *n
-	changed.value = v
+	at, found := slices.BinarySearchFunc(items, n.key, func(it item[V], key string) int { return strings.Compare(it.key, key) })
+	if !found {
+		return n.keep(n.left.set(items[:at]), n.right.set(items[at:]))
+	}
+	now := n.keep(n.left.set(items[:at]), n.right.set(items[at+1:]))
+	if items[at].value == n.value {
+		return now
+	}
+	changed := *now
+	changed.value = items[at].value
 	return &changed
+}
+
+// highest is the index of the item that belongs above the others.
+func highest[V comparable](items []item[V]) (top int) {
+	for i := range items {
+		if p, q := items[i].priority, items[top].priority; p > q || p == q && items[i].key < items[top].key {
+			top = i
+		}
+	}
+	return top
 }
 
 func (n *node[V]) delete(key string) *node[V] {

@@ -59,6 +59,29 @@ func lock(dir string) (*os.File, error) {
 	return file, nil
 }
 
+// CheckFolder says why no mesh can start in dir now, or nil.
+func CheckFolder(dir string) error {
+	held, err := lock(dir)
+	if err != nil {
+		return err
+	}
+	return held.Close()
+}
+
+// keepPrefix remembers the prefix with the folder. A mesh's addresses are in its state: replicas know each other by
+// them, clusters are confined to them.
+func (p *Plan) keepPrefix() error {
+	path := p.path("prefix")
+	kept, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.WriteFile(path, []byte(p.Prefix), 0o600)
+	}
+	if err == nil && string(kept) != p.Prefix {
+		err = fmt.Errorf("the mesh in %s has the addresses %s.0.0/16: use --prefix %s, or another --dir for a new mesh", p.Dir, kept, kept)
+	}
+	return err
+}
+
 // free checks every address that the plan listens on, so that a port that is taken is named before anything starts.
 func (p *Plan) free() error {
 	for _, address := range p.listens() {

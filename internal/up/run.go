@@ -34,6 +34,9 @@ func Run(ctx context.Context, plan *Plan, out io.Writer, show func(context.Conte
 		return err
 	}
 	defer held.Close()
+	if err := plan.keepPrefix(); err != nil {
+		return err
+	}
 	if err := plan.free(); err != nil {
 		return err
 	}

@@ -20,6 +20,8 @@ const (
 	// MaxResponseBytes is what a response's resources add up to at most, unless one alone is larger. gRPC clients
 	// receive 4 MiB by default.
 	MaxResponseBytes = 1 << 20
+	// maxPresized is for how many resources a response makes room before it knows how large they are.
+	maxPresized = 1024
 )
 
 // Errors of [ServerSession.Request]: the client broke a limit, and the stream should end.

@@ -32,7 +32,8 @@ func (v Version) String() string { return hex.EncodeToString(v[:]) }
 type Resource struct {
 	Name    string
 	Version Version
-	// Delta is a marshalled envoy.service.discovery.v3.Resource; Any, its tail, the google.protobuf.Any within.
+	// Delta is a marshalled envoy.service.discovery.v3.Resource as it stands in a DeltaDiscoveryResponse: with tag
+	// and length, so that a response is nothing but such slices in a row. Any, its tail, is the google.protobuf.Any.
 	Delta, Any []byte
 }
 
@@ -53,8 +54,12 @@ func NewRawResource(t Type, name string, body []byte) Resource {
 	any = protowire.AppendString(any, string(t))
 	any = protowire.AppendTag(any, 2, protowire.BytesType)
 	any = protowire.AppendBytes(any, body)
-	delta := protowire.AppendTag(make([]byte, 0, len(any)+len(name)+32), 1, protowire.BytesType)
-	delta = protowire.AppendString(delta, version.String())
+	text := version.String()
+	size := 3*protowire.SizeTag(1) + protowire.SizeBytes(len(text)) + protowire.SizeBytes(len(name)) + protowire.SizeBytes(len(any))
+	delta := protowire.AppendTag(make([]byte, 0, size+16), 2, protowire.BytesType)
+	delta = protowire.AppendVarint(delta, uint64(size))
+	delta = protowire.AppendTag(delta, 1, protowire.BytesType)
+	delta = protowire.AppendString(delta, text)
 	delta = protowire.AppendTag(delta, 3, protowire.BytesType)
 	delta = protowire.AppendString(delta, name)
 	delta = protowire.AppendTag(delta, 2, protowire.BytesType)

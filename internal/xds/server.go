@@ -63,8 +63,9 @@ func (s *ServerSession[S]) subscribeDelta(row step, sub *subscription, r Request
 	if slices.Contains(r.Subscribe, Wildcard) || first && row.Wildcard && len(r.Subscribe) == 0 {
 		s.widen(row.Type, sub, have)
 	}
-	names := slices.Sorted(slices.Values(r.Subscribe))
-	for _, name := range slices.Compact(names) {
+	names := sorted(r.Subscribe)
+	sub.reserve(len(names))
+	for _, name := range names {
 		if name == Wildcard {
 			continue
 		}
@@ -86,20 +87,34 @@ func (s *ServerSession[S]) subscribeDelta(row step, sub *subscription, r Request
 // widen subscribes everything there is, and what the client has that may be gone.
 func (s *ServerSession[S]) widen(t Type, sub *subscription, have map[string]string) {
 	sub.widen()
-	for name := range have {
-		if len(name) <= MaxNameBytes {
-			sub.look(name, false)
-		}
-	}
 	for name := range s.catalog.Names(s.state, t) {
 		sub.look(name, false)
 	}
+	for name := range have {
+		if _, exists := s.catalog.Get(s.state, t, name); !exists && len(name) <= MaxNameBytes {
+			sub.look(name, false)
+		}
+	}
 	sub.tidy()
+	if len(have) == 0 {
+		return
+	}
+	sub.sent.grow(len(sub.pending))
 	for _, c := range sub.pending {
 		if v := claimed(have, c.name); v != (Version{}) {
 			sub.sent.set(c.name, v)
 		}
 	}
+}
+
+// sorted returns the names in order, each once.
+func sorted(names []string) []string {
+	for i := 1; i < len(names); i++ {
+		if names[i-1] >= names[i] {
+			return slices.Compact(slices.Sorted(slices.Values(names)))
+		}
+	}
+	return names
 }
 
 // claimed is the version that the client says it has; one that is not ours is content to be replaced.
@@ -175,6 +190,9 @@ func (s *ServerSession[S]) send(sub *subscription, response *Response) {
 // upsert compares what is pending with what the client has, until the response is full.
 func (s *ServerSession[S]) upsert(row step, sub *subscription, response *Response) {
 	sub.tidy()
+	if len(sub.sent.entries) == 0 {
+		sub.sent.grow(len(sub.pending))
+	}
 	done, size, changed := 0, 0, false
 	for _, c := range sub.pending {
 		resource, exists := s.catalog.Get(s.state, row.Type, c.name)
@@ -185,6 +203,9 @@ func (s *ServerSession[S]) upsert(row step, sub *subscription, response *Respons
 		if s.compare(row, sub, c, resource, exists) {
 			changed = true
 			if exists {
+				if response.Resources == nil {
+					response.Resources = make([]Resource, 0, min(1+len(sub.pending)-done, maxPresized))
+				}
 				response.Resources = append(response.Resources, resource)
 				size += len(resource.Delta)
 			}
@@ -201,12 +222,20 @@ func (s *ServerSession[S]) upsert(row step, sub *subscription, response *Respons
 
 // compare records what is about to be sent for one name, and says whether anything is.
 func (s *ServerSession[S]) compare(row step, sub *subscription, c check, r Resource, exists bool) bool {
-	have, known := sub.sent.get(c.name)
+	var have Version
+	known := sub.sent.find(c.name)
+	if known != nil {
+		have = known.version
+	}
 	switch {
-	case !known && !sub.wildcard:
+	case known == nil && !sub.wildcard:
 		return false // unsubscribed meanwhile
 	case exists && (c.always || have != r.Version):
-		sub.sent.set(c.name, r.Version)
+		if known != nil {
+			known.version = r.Version
+		} else {
+			sub.sent.set(c.name, r.Version)
+		}
 		s.resend(row.Resend, c.name)
 		return true
 	case !exists && (c.always || have != Version{}):
@@ -224,6 +253,15 @@ func (s *ServerSession[S]) resend(t Type, name string) {
 	if have, ok := sub.sent.get(name); ok && have != (Version{}) {
 		sub.look(name, true)
 	}
+}
+
+// Backlog counts the names that are to be looked at.
+func (s *ServerSession[S]) Backlog() int {
+	n := 0
+	for _, sub := range s.types {
+		n += len(sub.pending)
+	}
+	return n
 }
 
 // Waiting says whether a response is in flight.

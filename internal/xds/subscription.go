@@ -35,6 +35,14 @@ type check struct {
 	always bool
 }
 
+// reserve makes room for n names.
+func (s *subscription) reserve(n int) {
+	s.pending = slices.Grow(s.pending, n)
+	if !s.wildcard {
+		s.sent.grow(n)
+	}
+}
+
 func (s *subscription) look(name string, always bool) {
 	s.pending = append(s.pending, check{name, always})
 }
@@ -61,10 +69,13 @@ func (s *subscription) add(name string, have Version) {
 	if s.wildcard {
 		s.named[unique.Make(name).Value()] = true
 	}
-	if _, ok := s.sent.get(name); !ok || have != (Version{}) {
-		s.sent.set(name, have)
+	e := s.sent.find(name)
+	if e == nil {
+		e = s.sent.set(name, have)
+	} else if have != (Version{}) {
+		e.version = have
 	}
-	s.look(name, have == (Version{}))
+	s.look(e.name.Value(), have == (Version{})) // the shared text, so that the request's need not be kept
 }
 
 // drop unsubscribes a name. One that the wildcard still covers is sent again, or said to be removed: the client

@@ -8,7 +8,11 @@ import (
 
 // versions maps names to what a client was last sent: sorted, 16 bytes an entry, its names shared by all streams of
 // the process. A thousand streams of two thousand resources each are 32 MB; as Go maps they would be four times that.
-type versions struct{ entries []entry }
+type versions struct {
+	entries []entry
+	// next is where the name after the last one found is: names are looked for in order when many are.
+	next int
+}
 
 type entry struct {
 	name unique.Handle[string]
@@ -17,30 +21,48 @@ type entry struct {
 }
 
 func (v *versions) search(name string) (int, bool) {
+	if i := v.next; i < len(v.entries) && v.entries[i].name.Value() == name {
+		v.next++
+		return i, true
+	}
 	if n := len(v.entries); n > 0 && v.entries[n-1].name.Value() < name {
 		return n, false // names arrive in order when many arrive
 	}
-	return slices.BinarySearchFunc(v.entries, name, func(e entry, name string) int {
+	i, ok := slices.BinarySearchFunc(v.entries, name, func(e entry, name string) int {
 		return strings.Compare(e.name.Value(), name)
 	})
+	v.next = i + 1
+	return i, ok
+}
+
+// find returns what is known of a name, until the next call of set or delete; nil: nothing.
+func (v *versions) find(name string) *entry {
+	i, ok := v.search(name)
+	if !ok {
+		return nil
+	}
+	return &v.entries[i]
 }
 
 func (v *versions) get(name string) (Version, bool) {
-	i, ok := v.search(name)
-	if !ok {
-		return Version{}, false
+	if e := v.find(name); e != nil {
+		return e.version, true
 	}
-	return v.entries[i].version, true
+	return Version{}, false
 }
 
-func (v *versions) set(name string, version Version) {
+// set returns the entry, as find does.
+func (v *versions) set(name string, version Version) *entry {
 	i, ok := v.search(name)
-	if ok {
-		v.entries[i].version = version
-		return
+	if !ok {
+		v.entries = slices.Insert(v.entries, i, entry{name: unique.Make(name)})
 	}
-	v.entries = slices.Insert(v.entries, i, entry{unique.Make(name), version})
+	v.entries[i].version = version
+	return &v.entries[i]
 }
+
+// grow makes room for n more names.
+func (v *versions) grow(n int) { v.entries = slices.Grow(v.entries, n) }
 
 func (v *versions) delete(name string) {
 	if i, ok := v.search(name); ok {

@@ -242,6 +242,27 @@ func (c *Call) Fail(o route.Outcome) {
 	}
 }
 
+// slow is the reply to a request that was not received in time: whole says that request_timeout passed, otherwise the
+// stream was idle.
+func slow(whole bool) Reply {
+	if whole {
+		return Reply{Status: http.StatusRequestTimeout, Body: "request timeout", Details: "request_overall_timeout"}
+	}
+	return Reply{Status: http.StatusRequestTimeout, Flags: record.StreamIdle, Body: "stream timeout", Details: "stream_idle_timeout"}
+}
+
+// FailSlow sets Reply after a request that was not received by request_timeout.
+func (c *Call) FailSlow() { c.Reply = slow(true) }
+
+// SpeaksHTTP1 is false, with Reply set, for an HTTP/1.1 request to a cluster that understands nothing but HTTP/2:
+// requests are not translated.
+func (c *Call) SpeaksHTTP1() bool {
+	if c.Cluster.Settings.Protocol != config.UpstreamHTTP2 {
+		return true
+	}
+	return c.answer(http.StatusBadGateway, record.UpstreamProtocol, "the upstream speaks HTTP/2 only; call it with HTTP/2", "upstream_protocol_not_spoken")
+}
+
 // FailProtocol sets Reply after a response that could not be understood.
 func (c *Call) FailProtocol() {
 	c.failed("protocol error", http.StatusBadGateway, record.UpstreamProtocol)

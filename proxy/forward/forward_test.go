@@ -116,7 +116,7 @@ func TestUpgrade(t *testing.T) {
 	_ = c.(*net.TCPConn).CloseWrite()
 	got, _ := io.ReadAll(c)
 	want(t, string(got), "101 Switching Protocols", "Upgrade: websocket", "hello ping")
-	if got := talk(t, p.address, "GET / HTTP/1.1\r\nHost: up\r\n\r\n"); !strings.Contains(got, "HTTP/1.1 502") {
+	if got := talk(t, p.address, "GET / HTTP/1.1\r\nHost: up\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "HTTP/1.1 502") {
 		t.Errorf("101 unasked: %q", got)
 	}
 }

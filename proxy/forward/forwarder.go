@@ -88,8 +88,8 @@ func (f *Forwarder) Observer() record.Observer { return f.config.Observer }
 // ServeHTTP1 serves an HTTP/1.1 connection until it is done, and closes it. first was read from it already; at most
 // 4 KiB.
 func (f *Forwarder) ServeHTTP1(ctx context.Context, conn net.Conn, first []byte, c Connection) {
-	timeouts := http1.Timeouts{Idle: c.HTTP.IdleTimeout, Head: c.HTTP.HeadersTimeout}
-	f.server.ServeConn(ctx, conn, first, timeouts, newSession(f, conn, c))
+	limits := http1.Limits{Idle: c.HTTP.IdleTimeout, Head: c.HTTP.HeadersTimeout, MaxHead: int(c.HTTP.MaxHeaderKiB) << 10}
+	f.server.ServeConn(ctx, conn, first, limits, newSession(f, conn, c))
 }
 
 // Drain makes every HTTP/1.1 response from now on the last of its connection.

@@ -28,9 +28,14 @@ type records struct {
 	mu  sync.Mutex
 	all []record.Record
 	ch  chan struct{}
+	// silent: keep none.
+	silent bool
 }
 
 func (r *records) Observe(rec *record.Record) {
+	if r.silent {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	kept := *rec
@@ -73,7 +78,7 @@ type proxy struct {
 
 type option func(*config.Config, *config.Forward, *config.Settings)
 
-func newProxy(t *testing.T, upstreams []string, options ...option) *proxy {
+func newProxy(t testing.TB, upstreams []string, options ...option) *proxy {
 	t.Helper()
 	settings := &config.Settings{Name: "up", ConnectTimeout: time.Second, IdleTimeout: time.Hour}
 	settings.Balance.Policy = config.RoundRobin
@@ -99,7 +104,7 @@ func newProxy(t *testing.T, upstreams []string, options ...option) *proxy {
 	return p
 }
 
-func serve(t *testing.T, p *proxy, o *outbound.Outbound, l *config.Listener) string {
+func serve(t testing.TB, p *proxy, o *outbound.Outbound, l *config.Listener) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -166,7 +171,7 @@ func talk(t *testing.T, address, text string) string {
 	return string(out)
 }
 
-func dial(t *testing.T, address string) net.Conn {
+func dial(t testing.TB, address string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", address)
 	if err != nil {

@@ -65,7 +65,7 @@ func (s *session) Serve(ctx context.Context, x *http1.Exchange) {
 	case !permit.Granted():
 		s.call.Deny(policy)
 		s.reply(x)
-	case !view.Start(&s.call, &s.query, s.c.HTTP, now):
+	case !view.Start(&s.call, &s.query, s.c.HTTP, now), !s.call.SpeaksHTTP1():
 		s.reply(x)
 	default:
 		s.forward(ctx, x, permit)
@@ -93,6 +93,9 @@ func (s *session) begin(x *http1.Exchange, now time.Time) {
 		s.edit.Set = append(s.edit.Set, http1.Pair{Name: "x-request-id", Value: id})
 	}
 	s.record.RequestID = id
+	if t := s.c.HTTP.RequestTimeout; t > 0 {
+		x.ReceiveBy = now.Add(t)
+	}
 }
 
 // finish completes the record.
@@ -197,7 +200,7 @@ func (s *session) forward(ctx context.Context, x *http1.Exchange, permit authz.P
 	}
 	whole, err := x.Prepare(limit)
 	if err != nil {
-		s.gone()
+		s.fail(x, result{outcome: route.NoUpstream, err: err})
 		return
 	}
 	for {
@@ -231,8 +234,11 @@ func (s *session) attempt(ctx context.Context, x *http1.Exchange, whole bool) (*
 	for fresh := false; ; fresh = true {
 		up, err := s.call.Cluster.connect(ctx, &s.call, fresh)
 		if err != nil {
-			if errors.Is(err, ErrOverflow) {
+			switch {
+			case errors.Is(err, ErrOverflow):
 				return nil, result{outcome: route.OverflowedPool, err: err}
+			case errors.Is(err, ErrWaited):
+				return nil, result{outcome: waited(ctx), err: err}
 			}
 			s.f.config.Log.Debug("connect", "cluster", s.call.Cluster.Name, "endpoint", s.call.Host.Address, "err", err)
 			return nil, result{outcome: route.ConnectFailed, err: err}
@@ -258,11 +264,19 @@ func (s *session) attempt(ctx context.Context, x *http1.Exchange, whole bool) (*
 	}
 }
 
+// waited is the outcome of waiting for a connection in vain.
+func waited(ctx context.Context) route.Outcome {
+	if ctx.Err() != nil {
+		return route.NoUpstream
+	}
+	return route.TriedTooLong
+}
+
 func outcomeOf(err error) route.Outcome {
 	switch {
 	case errors.Is(err, http1.ErrTimeout):
 		return route.TriedTooLong
-	case errors.Is(err, http1.ErrClientGone), errors.Is(err, http1.ErrBody):
+	case errors.Is(err, http1.ErrClientGone), errors.Is(err, http1.ErrBody), errors.Is(err, http1.ErrSlow):
 		return route.NoUpstream
 	}
 	return route.Reset
@@ -367,7 +381,7 @@ func (s *session) relay(x *http1.Exchange, up *http1.Conn, status int, now time.
 // cut records why a response could not be finished.
 func (s *session) cut(err error) {
 	switch {
-	case errors.Is(err, http1.ErrClientGone):
+	case errors.Is(err, http1.ErrClientGone), errors.Is(err, http1.ErrSlow), errors.Is(err, http1.ErrBody):
 		s.gone()
 	case errors.Is(err, http1.ErrTimeout):
 		s.record.Flags |= record.Timeout
@@ -389,6 +403,8 @@ func (s *session) fail(x *http1.Exchange, r result) {
 		s.gone()
 		x.Truncated = true
 		return
+	case errors.Is(r.err, http1.ErrSlow):
+		s.call.Reply = slow(!x.ReceiveBy.IsZero() && !time.Now().Before(x.ReceiveBy))
 	case errors.Is(r.err, http1.ErrBody):
 		s.call.Reply = Reply{Status: 400, Flags: record.DownstreamProtocol, Body: "Bad Request", Details: "http1.codec_error"}
 	case errors.Is(r.err, http1.ErrMalformed), errors.Is(r.err, http1.ErrTooLarge):

@@ -57,6 +57,10 @@ func (f *Forwarder) passTCP(ctx context.Context, conn net.Conn, t *config.TCP, r
 	if rec.Reporter == record.Source {
 		rec.Peer, rec.MutualTLS = up.Peer, up.Peer != ""
 	}
+	if o, ok := f.config.Observer.(record.Opener); ok {
+		rec.Opened = true
+		o.Open(rec)
+	}
 	var sent, received atomic.Int64
 	reason, _ := splice.Run(ctx, conn, up.Conn, splice.Config{Pipes: f.config.Pipes, IdleTimeout: t.IdleTimeout, Sent: &sent, Received: &received})
 	rec.RequestBytes, rec.ResponseBytes, rec.Details = sent.Load(), received.Load(), string(reason)

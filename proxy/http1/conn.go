@@ -66,6 +66,7 @@ type Conn struct {
 
 	readBy, writeBy time.Time // deadlines that are set
 	headTimeout     time.Duration
+	fills           int       // reads that brought bytes
 	idleSince, born time.Time // of a pooled connection
 	// Uses counts the requests sent; Peer is what the dialler wants to remember of the other side.
 	Uses int
@@ -184,6 +185,7 @@ func (c *Conn) fill() error {
 		c.w += n
 		switch {
 		case n > 0:
+			c.fills++
 			return nil
 		case err == nil:
 		case errors.Is(err, os.ErrDeadlineExceeded) && c.wait != nil && c.wait.timedOut(c):

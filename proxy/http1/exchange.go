@@ -21,6 +21,8 @@ var (
 	ErrTimeout = errors.New("timed out")
 	// ErrClosed wraps the end of an upstream connection.
 	ErrClosed = errors.New("upstream closed")
+	// ErrSlow: the client did not send the whole request by ReceiveBy, or nothing of it for Idle. It is answered 408.
+	ErrSlow = errors.New("request was not received in time")
 	// ErrBody wraps what was malformed in a request's body; it is answered 400.
 	ErrBody = errors.New("request body")
 )
@@ -31,6 +33,8 @@ type Exchange struct {
 	// Until is the deadline of the whole exchange and Idle of a wait for one byte; zero: none.
 	Until time.Time
 	Idle  time.Duration
+	// ReceiveBy is when the whole request must have been received; zero: never.
+	ReceiveBy time.Time
 	// What happened, for the record.
 	RequestBytes, ResponseBytes int64
 	Status                      int  // of the response begun, 0: none
@@ -49,6 +53,8 @@ type Exchange struct {
 	expired bool
 	fresh   int64 // bytes of the response when the last idle period began
 
+	reading receiving // the waiter of reads from the client
+
 	gone     atomic.Bool
 	stopping atomic.Bool
 	watching chan struct{} // closed when the watch ended
@@ -59,12 +65,14 @@ type Exchange struct {
 	id [36]byte // of NewRequestID
 
 	keep bool // the connection may carry another request
+	slow bool // the request was not received in time
 }
 
 func (x *Exchange) begin(r *Request) {
 	payload := x.scratch
 	*x = Exchange{client: x.client, server: x.server, scratch: payload[:0], Request: r}
 	x.whole = r.length == 0
+	x.client.wait = nil
 }
 
 // NewRequestID formats two random numbers as a UUID (RFC 9562, version 4), valid as long as the request.
@@ -103,21 +111,24 @@ func (x *Exchange) Prepare(limit int) (bool, error) {
 		return false, nil
 	}
 	if err := x.prepareCounted(int(x.Request.length)); err != nil {
-		return false, ErrClientGone
+		return false, x.clientError(err)
 	}
 	return true, nil
 }
 
 func (x *Exchange) prepareCounted(n int) error {
 	c := x.client
-	for c.w-c.r < n {
+	if c.w-c.r < n {
 		if err := x.askBody(); err != nil {
 			return err
 		}
+	}
+	for c.w-c.r < n {
 		if err := c.fill(); err != nil {
 			return err
 		}
 	}
+	c.wait = nil
 	x.payload = c.buf[c.r : c.r+n]
 	x.pin(n)
 	return nil
@@ -156,7 +167,7 @@ func (x *Exchange) prepareChunked() {
 
 // askBody answers Expect: 100-continue once somebody wants the body.
 func (x *Exchange) askBody() error {
-	x.client.readWithin(time.Now(), x.bodyIdle())
+	x.receive()
 	if !x.Request.expect || x.asked {
 		return nil
 	}
@@ -170,6 +181,52 @@ func (x *Exchange) bodyIdle() time.Duration {
 		return x.Idle
 	}
 	return writeTimeout
+}
+
+// receiving decides at a read deadline of the client, while a request's body is read.
+type receiving struct {
+	x    *Exchange
+	read int // fills that ended with bytes, when the last idle period began
+}
+
+// receive sets the first deadline of reading the body; later ones follow as long as bytes come.
+func (x *Exchange) receive() {
+	x.reading = receiving{x: x, read: x.client.fills}
+	x.client.wait = &x.reading
+	x.armReceive(time.Now())
+}
+
+func (x *Exchange) armReceive(now time.Time) {
+	if idle := x.bodyIdle(); x.ReceiveBy.IsZero() || x.ReceiveBy.Sub(now) > idle {
+		x.client.readWithin(now, idle)
+		return
+	}
+	x.client.readUntil(x.ReceiveBy)
+}
+
+// timedOut implements waiter.
+func (r *receiving) timedOut(c *Conn) bool {
+	now := time.Now()
+	late := !r.x.ReceiveBy.IsZero() && !now.Before(r.x.ReceiveBy)
+	if late || c.fills == r.read || r.x.stopping.Load() {
+		return false
+	}
+	r.read = c.fills
+	c.readBy = time.Time{}
+	r.x.armReceive(now)
+	return !r.x.stopping.Load() // Settle may have ended the wait before the deadline was moved
+}
+
+// clientError turns a failed read of the body into what it means.
+func (x *Exchange) clientError(err error) error {
+	switch {
+	case isTimeout(err) && !x.stopping.Load():
+		x.slow = true
+		return ErrSlow
+	case errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge):
+		return errors.Join(ErrBody, err)
+	}
+	return ErrClientGone
 }
 
 // Send writes the request upstream, head and body in one write if the body is ready; else the body follows from a
@@ -186,6 +243,7 @@ func (x *Exchange) Send(up *Conn, e *Edit) error {
 	if err := x.askBody(); err != nil {
 		return ErrClientGone
 	}
+	x.stopping.Store(false)
 	x.sending = make(chan struct{})
 	go x.stream(up)
 	return nil
@@ -293,9 +351,7 @@ func (x *Exchange) why(err error) error {
 	case x.gone.Load():
 		if x.sending != nil {
 			<-x.sending
-			if errors.Is(x.readErr, ErrMalformed) || errors.Is(x.readErr, ErrTooLarge) {
-				return errors.Join(ErrBody, x.readErr)
-			}
+			return x.clientError(x.readErr)
 		}
 		return ErrClientGone
 	case x.expired:

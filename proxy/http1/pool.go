@@ -2,6 +2,7 @@ package http1
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -90,6 +91,29 @@ func (p *Pool[K]) sweep(keep func(K, time.Time) bool) (out []*Conn) {
 		}
 	}
 	return out
+}
+
+// Evict releases one idle connection whose key matches, and tells whether there was one.
+func (p *Pool[K]) Evict(match func(K) bool) bool {
+	c := p.evict(match)
+	if c != nil {
+		c.Release()
+	}
+	return c != nil
+}
+
+func (p *Pool[K]) evict(match func(K) bool) *Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, s := range p.idle {
+		if len(s.conns) == 0 || !match(key) {
+			continue
+		}
+		c := s.conns[0] // idle for longest
+		s.conns = slices.Delete(s.conns, 0, 1)
+		return c
+	}
+	return nil
 }
 
 // Close releases everything, now and from now on.

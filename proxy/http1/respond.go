@@ -95,7 +95,7 @@ func (x *Exchange) Reply(status int, body string, fields ...Pair) {
 	}
 	c := x.client
 	x.stopWatch()
-	x.keep = x.mayKeep() || x.drainable()
+	x.keep = !x.slow && (x.mayKeep() || x.drainable())
 	x.Status = status
 	c.broken = nil
 	c.out = appendStatus(c.out[:0], status, http.StatusText(status))
@@ -134,6 +134,7 @@ func (x *Exchange) Settle() {
 	}
 	if !x.sent() {
 		x.keep = false
+		x.stopping.Store(true)
 		_ = x.client.Conn.SetReadDeadline(past())
 		_ = x.up.Conn.SetDeadline(past())
 		<-x.sending
@@ -146,6 +147,7 @@ func (x *Exchange) Settle() {
 // finish ends the exchange and tells whether the connection carries on.
 func (x *Exchange) finish() bool {
 	x.Settle()
+	x.client.wait = nil
 	if !x.keep || x.Truncated {
 		return false
 	}

@@ -22,16 +22,16 @@ type Handler interface {
 // ServerConfig configures a Server.
 type ServerConfig struct {
 	Buffers *Buffers // nil: own ones
-	MaxHead int      // bytes; 0: DefaultMaxHead
 }
 
-// Timeouts of a connection. 0: 1 h and 10 s.
-type Timeouts struct {
-	Idle time.Duration // until a request begins
-	Head time.Duration // from its first byte to the end of its head
+// Limits of a connection.
+type Limits struct {
+	Idle    time.Duration // until a request begins; 0: 1 h
+	Head    time.Duration // from its first byte to the end of its head; 0: 10 s
+	MaxHead int           // of a head, in bytes; 0: DefaultMaxHead
 }
 
-func (t Timeouts) orDefault() Timeouts {
+func (t Limits) orDefault() Limits {
 	if t.Idle == 0 {
 		t.Idle = time.Hour
 	}
@@ -42,9 +42,6 @@ func (t Timeouts) orDefault() Timeouts {
 }
 
 func (c *ServerConfig) validate() {
-	if c.MaxHead == 0 {
-		c.MaxHead = DefaultMaxHead
-	}
 	if c.Buffers == nil {
 		c.Buffers = &Buffers{}
 	}
@@ -63,7 +60,7 @@ type Server struct {
 
 type serverConn struct {
 	*Conn
-	timeouts Timeouts
+	limits   Limits
 	idle     atomic.Bool
 	exchange Exchange
 }
@@ -75,10 +72,10 @@ func NewServer(config ServerConfig) *Server {
 }
 
 // ServeConn serves nc until it ends and closes it. first are bytes that were read from nc already, at most 4 KiB.
-func (s *Server) ServeConn(ctx context.Context, nc net.Conn, first []byte, t Timeouts, h Handler) {
-	c := &serverConn{Conn: NewConn(nc, s.config.Buffers, s.config.MaxHead), timeouts: t.orDefault()}
+func (s *Server) ServeConn(ctx context.Context, nc net.Conn, first []byte, l Limits, h Handler) {
+	c := &serverConn{Conn: NewConn(nc, s.config.Buffers, l.MaxHead), limits: l.orDefault()}
 	c.w = copy(c.buf, first)
-	c.headTimeout = c.timeouts.Head
+	c.headTimeout = c.limits.Head
 	c.exchange.client, c.exchange.server = c.Conn, s
 	if !s.enter(c) {
 		c.Release()
@@ -128,7 +125,7 @@ func (s *Server) serveOne(ctx context.Context, c *serverConn, h Handler) bool {
 
 // await waits for the first byte of a request.
 func (s *Server) await(c *serverConn) bool {
-	c.readWithin(time.Now(), c.timeouts.Idle)
+	c.readWithin(time.Now(), c.limits.Idle)
 	c.idle.Store(true)
 	if s.closing.Load() {
 		return arrived(c.Conn)
@@ -137,7 +134,7 @@ func (s *Server) await(c *serverConn) bool {
 	c.idle.Store(false)
 	if s.closing.Load() {
 		s.mu.Lock() // CloseIdle has set its deadlines
-		c.readUntil(time.Now().Add(c.timeouts.Head))
+		c.readUntil(time.Now().Add(c.limits.Head))
 		s.mu.Unlock()
 		return err == nil || arrived(c.Conn)
 	}

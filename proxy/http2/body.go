@@ -44,6 +44,15 @@ func (r *replay) again() bool {
 	return r.whole
 }
 
+// received tells whether the client has sent all of it.
+func (r *replay) received() bool {
+	if !r.mu.TryLock() {
+		return false // somebody waits for the client
+	}
+	defer r.mu.Unlock()
+	return r.err != nil
+}
+
 // bytes is how much the client has sent.
 func (r *replay) bytes() int64 {
 	if !r.mu.TryLock() {

@@ -24,6 +24,7 @@ import (
 var (
 	errTimeout = errors.New("response timeout")
 	errIdle    = errors.New("stream idle timeout")
+	errSlow    = errors.New("request was not received in time")
 )
 
 func (x *stream) forward(permit authz.Permit) {
@@ -105,6 +106,14 @@ func (x *stream) attempt(head *http.Request) (again bool) {
 	defer cancel(nil)
 	watch := newDeadline(cancel)
 	defer watch.stop()
+	if t := x.http.RequestTimeout; t > 0 && x.r.ContentLength != 0 {
+		received := time.AfterFunc(time.Until(x.record.Start.Add(t)), func() {
+			if !x.body.received() {
+				cancel(errSlow)
+			}
+		})
+		defer received.Stop()
+	}
 	watch.until(x.call.TryUntil(time.Now()), errTimeout)
 	up, response, err := x.send(ctx, head)
 	now := time.Now()
@@ -124,6 +133,11 @@ func (x *stream) attempt(head *http.Request) (again bool) {
 	}
 	if err != nil {
 		x.call.Done(outcome, 0, now)
+		if errors.Is(context.Cause(ctx), errSlow) {
+			x.call.FailSlow()
+			x.reply()
+			return false
+		}
 		x.fail(outcome)
 		return false
 	}

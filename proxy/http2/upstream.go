@@ -2,6 +2,7 @@ package http2
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
@@ -55,8 +56,19 @@ func (u *upstreams) get(k key) *pool {
 	return p
 }
 
-// connect returns a connection on which a request is reserved.
-func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error) {
+// connect returns a connection on which a request is reserved; if there are too many it waits for its turn.
+func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool) (c *upstream, err error) {
+	if c, err = u.tryConnect(ctx, call, http2); !errors.Is(err, forward.ErrOverflow) {
+		return c, err
+	}
+	err = call.Cluster.Queue(ctx, time.Time{}, func() (err error) {
+		c, err = u.tryConnect(ctx, call, http2)
+		return err
+	})
+	return c, err
+}
+
+func (u *upstreams) tryConnect(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error) {
 	k := key{call.Cluster.Settings, call.Host.Address, http2}
 	p := u.get(k)
 	if c := p.reserve(k); c != nil {
@@ -124,6 +136,12 @@ func dial(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error
 		conn.Close()
 		return nil, err
 	}
+	cluster := call.Cluster
+	client.SetStateHook(func(c *http.ClientConn) {
+		if c.Available() > 0 {
+			cluster.Freed()
+		}
+	})
 	now := time.Now()
 	return &upstream{ClientConn: client, peer: up.Peer, opened: now, idle: now}, nil
 }

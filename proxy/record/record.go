@@ -9,6 +9,10 @@ import (
 // for concurrent use, and must copy (strings.Clone) whatever it keeps.
 type Observer interface{ Observe(*Record) }
 
+// Opener is an Observer that is told, too, of TCP connections that have been opened to an upstream; the record is not
+// finished. The connection's last record has Opened set.
+type Opener interface{ Open(*Record) }
+
 // Reporter says which side of the exchange the proxy stood on, as Istio's label of that name.
 type Reporter uint8
 
@@ -53,6 +57,9 @@ type Record struct {
 	Details string
 	// RequestBytes and ResponseBytes count bodies; of a TCP connection or tunnel, all bytes.
 	RequestBytes, ResponseBytes int64
+
+	// Opened: an Opener was told of this TCP connection.
+	Opened bool
 
 	Route        string
 	Cluster      string // Envoy cluster

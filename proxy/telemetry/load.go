@@ -26,6 +26,7 @@ type upstream struct {
 type loadCounts struct {
 	success, errors, dropped atomic.Uint64
 	buckets                  [latency.Buckets]atomic.Uint64
+	running                  uint64 // written by take alone
 }
 
 // load counts until it is taken.
@@ -83,12 +84,19 @@ func failed(r *record.Record) bool {
 	return r.Code >= 500 || r.GRPC > 0 && r.GRPC < 17 && grpcFault>>r.GRPC&1 == 1
 }
 
-// take returns and forgets what was counted, as LRS wants it, sorted.
-func (l *load) take(interval time.Duration) []*endpointv3.ClusterStats {
+// take returns and forgets what was counted, as LRS wants it, sorted, with what runs.
+func (l *load) take(interval time.Duration, inProgress func(func(Running))) []*endpointv3.ClusterStats {
 	l.mu.Lock()
 	counts := l.counts
 	l.counts = make(map[upstream]*loadCounts, len(counts))
 	l.mu.Unlock()
+	inProgress(func(r Running) {
+		key := upstream{r.Cluster, r.Region, r.Zone, r.Subzone, r.Priority}
+		if counts[key] == nil {
+			counts[key] = new(loadCounts)
+		}
+		counts[key].running += r.Requests
+	})
 	byCluster := map[string]*endpointv3.ClusterStats{}
 	for key, c := range counts {
 		stats := byCluster[key.cluster]
@@ -97,7 +105,7 @@ func (l *load) take(interval time.Duration) []*endpointv3.ClusterStats {
 			byCluster[key.cluster] = stats
 		}
 		stats.TotalDroppedRequests += c.dropped.Load()
-		if locality := c.report(key); locality.TotalIssuedRequests > 0 {
+		if locality := c.report(key); locality.TotalIssuedRequests+locality.TotalRequestsInProgress > 0 {
 			stats.UpstreamLocalityStats = append(stats.UpstreamLocalityStats, locality)
 		}
 	}
@@ -120,6 +128,7 @@ func (c *loadCounts) report(key upstream) *endpointv3.UpstreamLocalityStats {
 		Locality:                &corev3.Locality{Region: key.region, Zone: key.zone, SubZone: key.subzone},
 		Priority:                key.priority,
 		TotalSuccessfulRequests: c.success.Load(), TotalErrorRequests: c.errors.Load(),
+		TotalRequestsInProgress: c.running,
 	}
 	stats.TotalIssuedRequests = stats.TotalSuccessfulRequests + stats.TotalErrorRequests
 	for i := range c.buckets {

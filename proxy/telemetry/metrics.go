@@ -104,8 +104,18 @@ func newMetrics(c Config) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-// Zero and more allocations: none for a series that is known.
 func (m *metrics) observe(r *record.Record) {
+	m.handles(r).observe(r)
+	if r.Flags&record.Denied != 0 || strings.HasPrefix(r.Details, "rbac_access_denied") {
+		m.denied.Inc()
+	}
+}
+
+// open counts a TCP connection that lives.
+func (m *metrics) open(r *record.Record) { m.handles(r).opened.Inc() }
+
+// handles allocates nothing for a series that is known.
+func (m *metrics) handles(r *record.Record) *handles {
 	key := series{
 		reporter: r.Reporter, protocol: r.Protocol, mutualTLS: r.MutualTLS, code: r.Code, grpc: r.GRPC, flags: r.Flags,
 		cluster: r.Cluster, peer: r.Peer,
@@ -117,15 +127,14 @@ func (m *metrics) observe(r *record.Record) {
 	if h == nil {
 		h = m.add(key)
 	}
-	h.observe(r)
-	if r.Flags&record.Denied != 0 || strings.HasPrefix(r.Details, "rbac_access_denied") {
-		m.denied.Inc()
-	}
+	return h
 }
 
 func (h *handles) observe(r *record.Record) {
 	if r.Protocol == record.TCP {
-		h.opened.Inc()
+		if !r.Opened {
+			h.opened.Inc()
+		}
 		h.closed.Inc()
 		h.received.Add(float64(r.RequestBytes))
 		h.sent.Add(float64(r.ResponseBytes))

@@ -25,9 +25,18 @@ type ReportConfig struct {
 	Authorize trust.Authorizer // of its identity
 	Source    trust.Source
 	Node      *corev3.Node
+	// InProgress calls yield for every host with requests that run; nil: they are not reported.
+	InProgress func(yield func(Running))
 	// Dial connects to Address; nil: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	Log  *slog.Logger // nil: discards
+}
+
+// Running is how many requests run on a host of an Envoy cluster.
+type Running struct {
+	Cluster, Region, Zone, Subzone string
+	Priority                       uint32
+	Requests                       uint64
 }
 
 const (
@@ -45,6 +54,9 @@ func (c *ReportConfig) validate() error {
 		c.Dial = func(ctx context.Context, address string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "tcp", address)
 		}
+	}
+	if c.InProgress == nil {
+		c.InProgress = func(func(Running)) {}
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -128,7 +140,7 @@ func (t *Telemetry) sendReports(ctx context.Context, c ReportConfig, stream lrsv
 			return ctx.Err()
 		}
 		now := time.Now()
-		reports := t.load.take(now.Sub(last))
+		reports := t.load.take(now.Sub(last), c.InProgress)
 		last = now
 		if err := stream.Send(&lrsv3.LoadStatsRequest{Node: c.Node, ClusterStats: reports}); err != nil {
 			t.load.restore(reports)

@@ -85,6 +85,9 @@ func (t *Telemetry) Observe(r *record.Record) {
 	}
 }
 
+// Open implements record.Opener.
+func (t *Telemetry) Open(r *record.Record) { t.metrics.open(r) }
+
 // Run writes the access log until ctx ends, then what is left of it, and returns nil.
 func (t *Telemetry) Run(ctx context.Context) error {
 	if t.log == nil {

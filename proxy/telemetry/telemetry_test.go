@@ -107,6 +107,8 @@ func TestSeriesAreBounded(t *testing.T) {
 	}
 }
 
+func idle(func(Running)) {}
+
 func TestLoadAddsUpAndIsNotLost(t *testing.T) {
 	l := newLoad()
 	good, bad := request(), request()
@@ -116,11 +118,11 @@ func TestLoadAddsUpAndIsNotLost(t *testing.T) {
 	for _, r := range []*record.Record{good, good, bad, inbound} {
 		l.observe(r)
 	}
-	first := l.take(time.Second)
+	first := l.take(time.Second, idle)
 	l.restore(first)
 	l.observe(good)
-	again := l.take(time.Second)
-	if len(again) != 1 || len(l.take(time.Second)) != 0 {
+	again := l.take(time.Second, idle)
+	if len(again) != 1 || len(l.take(time.Second, idle)) != 0 {
 		t.Fatalf("%v", again)
 	}
 	s := again[0].GetUpstreamLocalityStats()[0]

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -167,6 +168,21 @@ func (r *run) cpu() (total time.Duration) {
 		for _, f := range fields[11:13] {
 			ticks, _ := strconv.Atoi(f)
 			total += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return total
+}
+
+// waited is how long the processes' threads have waited for a core (second field of /proc/PID/task/TID/schedstat, in ns).
+func (r *run) waited() (total time.Duration) {
+	for _, c := range r.commands {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", c.Process.Pid))
+		for _, thread := range threads {
+			text, _ := os.ReadFile(thread)
+			if fields := strings.Fields(string(text)); len(fields) > 1 {
+				ns, _ := strconv.ParseInt(fields[1], 10, 64)
+				total += time.Duration(ns)
+			}
 		}
 	}
 	return total

@@ -1,12 +1,13 @@
 // Command dataplane measures what a request costs in the proxy, beside nginx, HAProxy, httputil.ReverseProxy and,
-// if its binary is given, Envoy, in one run on one machine: one hop in plain text, and a sidecar-to-sidecar chain
+// if there is a binary, Envoy, in one run on one machine: one hop in plain text, and a sidecar-to-sidecar chain
 // with mutual TLS.
 //
-//	go run ./integration/bench/dataplane [-seconds 3] [-rate 2000] [-envoy PATH]
+//	go run ./integration/bench/dataplane [-time 2.5s] [-rate 2000] [-envoy PATH]
 //
 // Every proxy is one process on core 0 with one worker; clients and the upstream share core 1. CPU is user and system
 // time of the proxy's process from /proc/PID/stat, divided by the requests it answered. Latency is measured at a
-// fixed rate from the time at which a request was due.
+// fixed rate from the time at which a request was due. "waited" is how long the proxy's threads were ready and had no
+// core meanwhile, per request (proc_pid_schedstat): a tail that comes with it is the scheduler's, not the proxy's.
 package main
 
 import (
@@ -36,10 +37,10 @@ func main() {
 	dir := flag.String("dir", "", "internal: directory of the run")
 	listen := flag.String("listen", "", "internal: address to listen on")
 	upstream := flag.String("upstream", "", "internal: address of the upstream")
-	flag.DurationVar(&s.seconds, "time", 3*time.Second, "duration of each of the two measurements of each proxy")
+	flag.DurationVar(&s.seconds, "time", 2500*time.Millisecond, "duration of each of the two measurements of each proxy")
 	flag.IntVar(&s.rate, "rate", 2000, "requests per second of the latency measurement")
 	flag.IntVar(&s.conns, "connections", 16, "kept connections of the load")
-	flag.StringVar(&s.envoy, "envoy", "", "path of an Envoy binary; empty leaves it out")
+	flag.StringVar(&s.envoy, "envoy", defaultEnvoy(), "path of an Envoy binary; empty leaves it out")
 	flag.StringVar(&s.only, "only", "", "measure only the proxy of this name")
 	flag.Parse()
 	var err error
@@ -51,6 +52,18 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
+}
+
+// defaultEnvoy is where the repository's tests keep their Envoy, "" if there is none.
+func defaultEnvoy() string {
+	path, err := filepath.Abs(".cache/envoy/envoy/_bin/envoy")
+	if err != nil {
+		return ""
+	}
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 func pin(pid, core int) error {
@@ -93,7 +106,7 @@ func bench(s settings) error {
 		name string
 		hops []hop
 	}{{"plain hop", plainHops(s)}, {"mTLS chain of two", chainHops(s)}} {
-		fmt.Printf("\n%-22s %10s %12s %10s %10s %8s\n", group.name, "req/s", "CPU us/req", "p50 us", "p99 us", "x ours")
+		fmt.Printf("\n%-22s %10s %12s %10s %10s %10s %8s\n", group.name, "req/s", "CPU us/req", "p50 us", "p99 us", "waited us", "x ours")
 		ours := 0.0
 		for _, h := range group.hops {
 			if s.only != "" && s.only != h.name {
@@ -107,7 +120,7 @@ func bench(s settings) error {
 			if ours == 0 {
 				ours = result.cpu
 			}
-			fmt.Printf("%-22s %10.0f %12.1f %10.0f %10.0f %8.2f\n", h.name, result.rps, result.cpu, us(result.p50), us(result.p99), result.cpu/ours)
+			fmt.Printf("%-22s %10.0f %12.1f %10.0f %10.0f %10.0f %8.2f\n", h.name, result.rps, result.cpu, us(result.p50), us(result.p99), us(result.waited), result.cpu/ours)
 		}
 	}
 	return nil
@@ -118,6 +131,7 @@ func us(d time.Duration) float64 { return float64(d) / 1e3 }
 type measured struct {
 	rps, cpu float64
 	p50, p99 time.Duration
+	waited   time.Duration // per request of the latency measurement
 }
 
 func measure(r *run, h hop) (out measured, err error) {
@@ -129,7 +143,7 @@ func measure(r *run, h hop) (out measured, err error) {
 	if err := waitFor(address); err != nil {
 		return out, err
 	}
-	if _, err := closedLoop(address, r.conns, 500*time.Millisecond); err != nil { // warm up
+	if _, err := closedLoop(address, r.conns, 300*time.Millisecond); err != nil { // warm up
 		return out, err
 	}
 	before := r.cpu()
@@ -139,7 +153,9 @@ func measure(r *run, h hop) (out measured, err error) {
 	}
 	out.rps = float64(n) / r.seconds.Seconds()
 	out.cpu = float64((r.cpu() - before).Microseconds()) / float64(n)
+	waited := r.waited()
 	out.p50, out.p99, err = fixedRate(address, r.conns, r.rate, r.seconds)
+	out.waited = (r.waited() - waited) / time.Duration(max(1, int(float64(r.rate)*r.seconds.Seconds())))
 	return out, err
 }
 

@@ -141,11 +141,14 @@ func writeLeaf(dir, name string, root *x509.Certificate, rootKey *ecdsa.PrivateK
 	if err := writePEM(dir, name+".key", "PRIVATE KEY", private); err != nil {
 		return err
 	}
+	if err := writePEM(dir, name+".pem", "CERTIFICATE", der, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})...); err != nil {
+		return err // for HAProxy: both in one
+	}
 	return writePEM(dir, name+".crt", "CERTIFICATE", der)
 }
 
-func writePEM(dir, name, kind string, der []byte) error {
-	return os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600)
+func writePEM(dir, name, kind string, der []byte, more ...byte) error {
+	return os.WriteFile(filepath.Join(dir, name), append(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), more...), 0o600)
 }
 
 func readIdentity(dir, name string) (trust.Source, error) {

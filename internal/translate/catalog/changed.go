@@ -76,9 +76,9 @@ func affectedBetween(p part, old, now *mesh.Snapshot) *affected {
 	return now.Memo(stepKey{weak.Make(old), p}, func() any {
 		step := stepBetween(old, now)
 		a := step.affects(p.view(), old, now)
-		p.memory(now).inherit(p.memory(old), a.resources)
+		p.memory(now).inherit(p.memory(old), a.resources, !step.definitions)
 		if routes := partOf(routeView(p.view())); !step.routes {
-			routes.memory(now).inherit(routes.memory(old), nil)
+			routes.memory(now).inherit(routes.memory(old), nil, !step.definitions)
 		}
 		return a
 	}).(*affected)

@@ -31,9 +31,7 @@ type memory struct {
 	view                                   translate.View
 	clusters, endpoints, routes, listeners shelf
 
-	once  sync.Once
-	names []string
-
+	names     atomic.Pointer[[]string] // see requests; nil: not known yet
 	inherited atomic.Bool
 }
 
@@ -51,22 +49,28 @@ func (m *memory) of(t xds.Type) *shelf {
 
 // requests are the names of all clusters and endpoints, sorted; the caller must not write them.
 func (m *memory) requests(s *mesh.Snapshot) []string {
-	m.once.Do(func() {
-		for service := range s.ServiceNames() {
-			for r := range m.view.Requests(s, service) {
-				m.names = append(m.names, m.view.RequestName(r))
-			}
+	if known := m.names.Load(); known != nil {
+		return *known
+	}
+	var names []string
+	for service := range s.ServiceNames() {
+		for r := range m.view.Requests(s, service) {
+			names = append(names, m.view.RequestName(r))
 		}
-		slices.Sort(m.names)
-	})
-	return m.names
+	}
+	slices.Sort(names)
+	m.names.Store(&names) // two may have been here: equal names
+	return names
 }
 
 // inherit takes over from the memory of an older snapshot all that the step from there cannot have changed. Once is
 // enough: what another older snapshot could add is little.
-func (m *memory) inherit(old *memory, changed []resourceName) {
+func (m *memory) inherit(old *memory, changed []resourceName, sameNames bool) {
 	if m.inherited.Swap(true) {
 		return
+	}
+	if sameNames {
+		m.names.CompareAndSwap(nil, old.names.Load())
 	}
 	for _, t := range []xds.Type{xds.Cluster, xds.Endpoints, xds.Route} {
 		m.of(t).inherit(old.of(t), func(yield func(string) bool) {

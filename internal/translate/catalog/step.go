@@ -19,6 +19,7 @@ type step struct {
 	routes        bool
 	authorization bool
 	policies      bool
+	definitions   bool // any service's did
 }
 
 // touch says how a service changed; always its endpoints did.
@@ -73,6 +74,7 @@ func (s *step) touchKey(key mesh.Key, t touch) {
 }
 
 func (s *step) touch(name mesh.ServiceName, t touch) {
+	s.definitions = s.definitions || t.definition
 	have := s.services[name]
 	s.services[name] = touch{have.clusters || t.clusters, have.definition || t.definition}
 }

@@ -1,0 +1,144 @@
+package inbound_test
+
+import (
+	"crypto/tls"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/inbound"
+	"github.com/periplus-mesh/periplus/proxy/outbound"
+	"github.com/periplus-mesh/periplus/trust"
+)
+
+// tcpApp reads to the end of what it is sent, and only then answers with it.
+func tcpApp(t *testing.T) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer c.Close()
+				b, _ := io.ReadAll(c)
+				_, _ = c.Write(append([]byte("echo "), b...))
+			})
+		}
+	})
+	t.Cleanup(func() { ln.Close(); running.Wait() })
+	return ln.Addr().String()
+}
+
+func tcpTo(name string) *config.TCP {
+	return &config.TCP{Clusters: []config.WeightedCluster{{Name: name, Weight: 1}}, TotalWeight: 1, MaxAttempts: 1}
+}
+
+// tcpChain starts client sidecar -> server sidecar -> app and returns the client's address.
+func tcpChain(t *testing.T, client, server trust.Source, rbac []*config.RBAC) string {
+	t.Helper()
+	c, l := resources(tcpApp(t), nil, &config.FilterChain{TLS: &config.DownstreamTLS{ALPN: []string{"periplus-tcp"}, RequireClient: true}, RBAC: rbac, TCP: tcpTo("up")})
+	in := newSide(c, server)
+	address := in.serve(t, inbound.New(inbound.Config{Forwarder: in.f, Source: server}), l)
+	c, l = resources(address, &config.UpstreamTLS{SNI: "db", ALPN: []string{"periplus-tcp"}, SANs: []string{"spiffe://west.mesh/db"}}, &config.FilterChain{TCP: tcpTo("up")})
+	out := newSide(c, client)
+	return out.serve(t, outbound.New(outbound.Config{Forwarder: out.f}), l)
+}
+
+func TestTCPThroughBothSidecars(t *testing.T) {
+	east, west := newAuthority(t, "east.mesh"), newAuthority(t, "west.mesh")
+	server := west.source(t, "/db", east)
+	big := strings.Repeat("x", 1<<20)
+	deny := []*config.RBAC{{Action: config.RBACDeny, Policies: []config.RBACPolicy{{Name: "all",
+		Permissions: []config.Condition{{Kind: config.Any}}, Principals: []config.Condition{{Kind: config.Authenticated, String: &config.StringMatch{Value: "spiffe://east.mesh/checkout"}}}}}}}
+	for _, test := range []struct {
+		name, client, send, want string
+		rbac                     []*config.RBAC
+	}{
+		{"half-close passes both ways", "/checkout", "hello", "echo hello", nil},
+		{"bulk", "/checkout", big, "echo " + big, nil},
+		{"allowed by name", "/checkout", "hello", "echo hello", rules[1:]},
+		{"not allowed", "/web", "hello", "", rules[1:]},
+		{"denied", "/checkout", "hello", "", deny},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", tcpChain(t, east.source(t, test.client, west), server, test.rbac))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_, _ = io.WriteString(conn, test.send)
+			_ = conn.(*net.TCPConn).CloseWrite()
+			if got, _ := io.ReadAll(conn); string(got) != test.want {
+				t.Errorf("got %d bytes %.30q, want %d", len(got), got, len(test.want))
+			}
+		})
+	}
+}
+
+// A root that is no longer trusted ends the resumption of sessions that were made under it, on both sides.
+func TestWithdrawnTrustEndsResumption(t *testing.T) {
+	east, west := newAuthority(t, "east.mesh"), newAuthority(t, "west.mesh")
+	client, server := east.source(t, "/checkout", west), west.source(t, "/catalog", east)
+	app := httptest.NewServer(http.NotFoundHandler())
+	defer app.Close()
+	c, l := resources(strings.TrimPrefix(app.URL, "http://"), nil, &config.FilterChain{TLS: &config.DownstreamTLS{RequireClient: true}})
+	in := newSide(c, server)
+	address := in.serve(t, inbound.New(inbound.Config{Forwarder: in.f, Source: server}), l)
+	settings := trust.ClientConfig(client, trust.AuthorizeAny)
+	settings.ServerName, settings.ClientSessionCache = "catalog", tls.NewLRUClientSessionCache(1)
+	// ask reports whether the session was resumed.
+	ask := func() (bool, error) {
+		conn, err := tls.Dial("tcp", address, settings)
+		if err != nil {
+			return false, err
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		answer, err := io.ReadAll(conn) // a refusal of the server's comes with the first read, and so does the ticket
+		if err == nil && !strings.Contains(string(answer), "404") {
+			t.Errorf("%q", answer)
+		}
+		return conn.ConnectionState().DidResume, err
+	}
+	for i, want := range []bool{false, true, true} {
+		if resumed, err := ask(); err != nil || resumed != want {
+			t.Fatalf("%d: resumed %v, %v", i, resumed, err)
+		}
+	}
+	trusting := server.Latest()
+	server.Set(withdraw(trusting, east))
+	if resumed, err := ask(); err == nil {
+		t.Errorf("the server took a client whose root it has withdrawn; resumed %v", resumed)
+	}
+	server.Set(trusting)
+	if _, err := ask(); err != nil {
+		t.Fatal(err)
+	}
+	client.Set(withdraw(client.Latest(), west))
+	if resumed, err := ask(); err == nil {
+		t.Errorf("the client took a server whose root it has withdrawn; resumed %v", resumed)
+	}
+}
+
+// withdraw is m without the roots of gone.
+func withdraw(m *trust.Material, gone *authority) *trust.Material {
+	out := *m
+	out.Bundles = maps.Clone(m.Bundles)
+	delete(out.Bundles, gone.domain)
+	return &out
+}
