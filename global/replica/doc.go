@@ -5,12 +5,15 @@
 // what is known. Every replica applies the same entries in the same order by the same pure function, so equal
 // indexes mean equal states:
 //
-//	Propose -> leader's log -> quorum -> FSM.Apply -> Store.Commit(index, delta) -> everybody who watches the store
+//	Propose -> leader's log -> quorum -> FSM.ApplyBatch -> Store.Commit(index, delta) -> everybody who watches the store
+//
+// Entries that raft hands over together become one commit, so not every index is seen as a version.
 //
 // Guarantees: an acknowledged proposal is on the disks of a quorum. An error of [Replica.Propose] says what it left
 // behind: [ErrNoLeader] and [ErrRefused] mean not done, [ErrUnknown] means perhaps done. The store is marked ready
-// only once the replica has caught up with a leader. Log entries and snapshots carry CRC32C; a replica that finds
-// damage refuses to start ([ErrCorrupt]).
+// only once the replica has caught up with a leader. Log entries, votes, snapshots and their metadata carry CRC32C, the
+// log's extent is stored beside it, and the structure of the file is checked before it is opened: a replica that finds
+// damage refuses to start ([ErrCorrupt]) and never starts with another state than it had.
 //
 // A damaged or lost replica is replaced, never repaired: remove it (periplus global leave ID), delete its data
 // folder, start it again with --join.

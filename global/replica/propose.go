@@ -41,7 +41,8 @@ var errNotLeader = errors.New("not the leader")
 
 // Propose has the command ordered and applied once, from whatever replica it is called on and although leaders come
 // and go meanwhile. On return without error it is durable, and the local store reflects it unless this replica lags
-// by seconds. Result says which parts' guards held. Errors: [ErrNoLeader], [ErrUnknown], [ErrRefused].
+// by seconds. Result says which parts' guards held. What the command points to becomes part of the state: it must not be
+// written afterwards. Errors: [ErrNoLeader], [ErrUnknown], [ErrRefused].
 func (r *Replica) Propose(ctx context.Context, command *pb.Command) (*pb.CommandResult, error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()

@@ -9,7 +9,10 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -55,19 +58,37 @@ func (m *mesh) revision(t *testing.T) uint64 {
 func unharmed(t *testing.T, attack func()) {
 	t.Helper()
 	running.withoutRetries(t, "catalog")
-	before, revision := running.pids(t), running.revision(t)
+	before, revision, began := running.pids(t), running.revision(t), time.Now()
 	l := startLoad(t, running.outbound(visitorA), "catalog.shop")
 	attack()
 	time.Sleep(500 * time.Millisecond)
 	noneFailed(t, l.stop())
 	if got := running.revision(t); got != revision {
-		t.Errorf("the state changed: revision %d, before %d", got, revision)
+		t.Errorf("the state changed: revision %d, before %d; what the processes said of it:\n%s", got, revision, running.said(began, "application|workload|announce|agent connected|reporting|election"))
 	}
 	for name, pid := range running.pids(t) {
 		if pid != before[name] || pid == 0 {
 			t.Errorf("%s runs as %d, before as %d", name, pid, before[name])
 		}
 	}
+}
+
+// said are the lines of all logs since a time that match a pattern.
+func (m *mesh) said(since time.Time, pattern string) string {
+	var out strings.Builder
+	want, from := regexp.MustCompile(pattern), "time="+since.UTC().Format("2006-01-02T15:04:05.000Z")
+	for _, p := range m.plan.Processes {
+		data, err := os.ReadFile(filepath.Join(m.plan.Dir, "logs", p.Name+".log"))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(data)) {
+			if line >= from && want.MatchString(line) {
+				fmt.Fprintf(&out, "%s: %.300s", p.Name, line)
+			}
+		}
+	}
+	return out.String()
 }
 
 // listeners are every kind of listener of the mesh.

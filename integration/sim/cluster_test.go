@@ -102,8 +102,14 @@ func (c *cluster) stop() {
 	c.process = nil
 }
 
-// kill ends the agent; the next one finds the disk as it was at that moment.
+// behind is how much older an agent's disk may be than what it reported.
+const behind = 1500 * time.Millisecond
+
+// kill ends the agent; the next one finds the disk as it was at that moment. It waits until the disk is up to date:
+// an agent that crashes before has forgotten what it reported last, and tells the older state as if it were new,
+// until the endpoints have announced themselves again.
 func (c *cluster) kill() {
+	time.Sleep(behind)
 	c.generation++
 	next := filepath.Join(c.w.dir, fmt.Sprintf("agent-%s-%d", c.name, c.generation))
 	c.w.must(copyFolder(c.dir, next))

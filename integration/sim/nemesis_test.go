@@ -15,7 +15,7 @@ import (
 var (
 	seeds    = flag.Int("seeds", 20, "how many seeds TestNemesis plays")
 	seed     = flag.Uint64("seed", 1, "the first seed of TestNemesis")
-	duration = flag.Duration("nemesis", time.Minute, "how long faults go on, in virtual time")
+	duration = flag.Duration("nemesis", 25*time.Second, "how long faults go on, in virtual time")
 )
 
 // F30: random faults in random combination, under churn. Afterwards all is healed, and the invariants hold.
@@ -67,7 +67,7 @@ func (n *nemesis) play(d time.Duration) {
 		{1, n.restartAgent}, {2, n.cutSidecar}, {1, n.drain}, {1, n.delay}, {5, n.undoOne},
 	}
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(time.Duration(n.r.Int64N(int64(2 * time.Second))))
+		time.Sleep(time.Duration(n.r.Int64N(int64(time.Second))))
 		total := 0
 		for _, a := range acts {
 			total += a.weight

@@ -32,6 +32,7 @@ func TestT5JoinTokenReplay(t *testing.T) {
 	play(t, step{"many register with one token at once", func(w *world) {
 		c := w.newCluster("north", "eu", "north", "10.4.0.0/16")
 		c.register()
+		w.network.SetDelay(20 * time.Millisecond) // so that all are under way before the first is through
 		var mu sync.Mutex
 		var errs []error
 		var agents []*process

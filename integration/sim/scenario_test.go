@@ -224,6 +224,20 @@ func (c *cluster) catalogOf(w *world) []address {
 	return nil
 }
 
+// An endpoint whose stream is lost for less than the grace period is not withdrawn.
+func TestLostAnnouncementKeepsEndpoints(t *testing.T) {
+	play(t,
+		step{"the endpoints of a cluster lose their agent for a moment", func(w *world) {
+			heal := w.cut(w.cluster("west").host(), "west-catalog-1", "west-catalog-2", "west-gw-1")
+			time.Sleep(12 * time.Second)
+			everyClient(w, "kept", has(1, "west"))
+			heal()
+		}},
+		wait(20*time.Second),
+		step{"writes go on", changes(5 * time.Second)},
+	)
+}
+
 // F13: a cluster loses its controllers, and nobody loses the cluster.
 func TestF13ControlLinkCut(t *testing.T) {
 	var heal func()

@@ -45,6 +45,7 @@ type step struct {
 // play builds the usual world, follows the script, and checks the invariants at the end.
 func play(t *testing.T, script ...step) {
 	t.Helper()
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()

@@ -183,52 +183,6 @@ func (x *Exchange) bodyIdle() time.Duration {
 	return writeTimeout
 }
 
-// receiving decides at a read deadline of the client, while a request's body is read.
-type receiving struct {
-	x    *Exchange
-	read int // fills that ended with bytes, when the last idle period began
-}
-
-// receive sets the first deadline of reading the body; later ones follow as long as bytes come.
-func (x *Exchange) receive() {
-	x.reading = receiving{x: x, read: x.client.fills}
-	x.client.wait = &x.reading
-	x.armReceive(time.Now())
-}
-
-func (x *Exchange) armReceive(now time.Time) {
-	if idle := x.bodyIdle(); x.ReceiveBy.IsZero() || x.ReceiveBy.Sub(now) > idle {
-		x.client.readWithin(now, idle)
-		return
-	}
-	x.client.readUntil(x.ReceiveBy)
-}
-
-// timedOut implements waiter.
-func (r *receiving) timedOut(c *Conn) bool {
-	now := time.Now()
-	late := !r.x.ReceiveBy.IsZero() && !now.Before(r.x.ReceiveBy)
-	if late || c.fills == r.read || r.x.stopping.Load() {
-		return false
-	}
-	r.read = c.fills
-	c.readBy = time.Time{}
-	r.x.armReceive(now)
-	return !r.x.stopping.Load() // Settle may have ended the wait before the deadline was moved
-}
-
-// clientError turns a failed read of the body into what it means.
-func (x *Exchange) clientError(err error) error {
-	switch {
-	case isTimeout(err) && !x.stopping.Load():
-		x.slow = true
-		return ErrSlow
-	case errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge):
-		return errors.Join(ErrBody, err)
-	}
-	return ErrClientGone
-}
-
 // Send writes the request upstream, head and body in one write if the body is ready; else the body follows from a
 // goroutine of its own while the response is awaited. A failed Send may have sent everything.
 func (x *Exchange) Send(up *Conn, e *Edit) error {

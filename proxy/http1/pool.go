@@ -9,7 +9,7 @@ import (
 )
 
 // trusted is how long an idle connection is taken to be alive without a look.
-const trusted = 20 * time.Millisecond
+const trusted = time.Millisecond
 
 // Pool keeps idle upstream connections by what they lead to. The zero value is ready.
 type Pool[K comparable] struct {

@@ -61,7 +61,8 @@ type Server struct {
 type serverConn struct {
 	*Conn
 	limits   Limits
-	idle     atomic.Bool
+	idle     atomic.Int64 // since when, in Unix nanoseconds; 0: it is not
+	used     atomic.Bool  // a request has come
 	exchange Exchange
 }
 
@@ -77,24 +78,17 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, first []byte, l Lim
 	c.w = copy(c.buf, first)
 	c.headTimeout = c.limits.Head
 	c.exchange.client, c.exchange.server = c.Conn, s
-	if !s.enter(c) {
-		c.Release()
-		return
-	}
+	s.enter(c)
 	defer s.leave(c)
 	for s.serveOne(ctx, c, h) {
 	}
 	c.closeGently()
 }
 
-func (s *Server) enter(c *serverConn) bool {
+func (s *Server) enter(c *serverConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing.Load() {
-		return false
-	}
 	s.conns[c] = struct{}{}
-	return true
 }
 
 func (s *Server) leave(c *serverConn) {
@@ -125,13 +119,18 @@ func (s *Server) serveOne(ctx context.Context, c *serverConn, h Handler) bool {
 
 // await waits for the first byte of a request.
 func (s *Server) await(c *serverConn) bool {
-	c.readWithin(time.Now(), c.limits.Idle)
-	c.idle.Store(true)
+	now := time.Now()
+	c.readWithin(now, c.limits.Idle)
+	c.idle.Store(now.UnixNano())
 	if s.closing.Load() {
-		return arrived(c.Conn)
+		if c.used.Load() {
+			return arrived(c.Conn)
+		}
+		s.closeLater(c, now.UnixNano())
 	}
 	err := c.fill()
-	c.idle.Store(false)
+	c.used.Store(true)
+	c.idle.Store(0)
 	if s.closing.Load() {
 		s.mu.Lock() // CloseIdle has set its deadlines
 		c.readUntil(time.Now().Add(c.limits.Head))
@@ -180,6 +179,10 @@ func (c *serverConn) closeGently() {
 // Drain makes every response from now on the last of its connection.
 func (s *Server) Drain() { s.draining.Store(true) }
 
+// quiet is how long a connection must have been idle before a drain closes it: one that was just in use may carry the
+// next request already, which would be lost; a client looks at one that was not before it uses it again.
+const quiet = 25 * time.Millisecond
+
 // CloseIdle closes what is idle, now and from now on. Requests in flight finish.
 func (s *Server) CloseIdle() {
 	s.draining.Store(true)
@@ -187,10 +190,20 @@ func (s *Server) CloseIdle() {
 	defer s.mu.Unlock()
 	s.closing.Store(true)
 	for c := range s.conns {
-		if c.idle.Load() {
-			_ = c.Conn.SetReadDeadline(past())
+		if since := c.idle.Load(); since != 0 {
+			s.closeLater(c, since)
 		}
 	}
+}
+
+// closeLater ends c unless a request comes in time. One that was accepted and carries its first request soon is one
+// whose client knows nothing of the drain.
+func (s *Server) closeLater(c *serverConn, since int64) {
+	grace := quiet
+	if !c.used.Load() {
+		grace = 20 * quiet
+	}
+	_ = c.Conn.SetReadDeadline(time.Unix(0, since).Add(grace))
 }
 
 // Wait returns when no connection is left; when ctx ends it closes those that are.

@@ -1,0 +1,148 @@
+package peer
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	grpcpeer "google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/trust"
+	"github.com/periplus-mesh/periplus/trust/trusttest"
+)
+
+var plane = spiffeid.RequireTrustDomainFromString("periplus.global")
+
+func TestPlane(t *testing.T) {
+	for id, want := range map[string]string{ // the error; "" is accepted
+		"spiffe://periplus.global/controller/a":    "",
+		"spiffe://periplus.global/agent/a":         "not a controller",
+		"spiffe://periplus.global/operator/a":      "not a controller",
+		"spiffe://west.mesh/controller/a":          "trust domain",
+		"spiffe://periplus.global/ns/shop/sa/cart": "not one of the control plane",
+		"spiffe://periplus.global":                 "not one of the control plane",
+	} {
+		name, err := Identity{ID: spiffeid.RequireFromString(id)}.Plane(plane, mesh.RoleController)
+		if want == "" && (err != nil || name != "a") || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %q, %v", id, name, err)
+		}
+	}
+	only := OnlyController(plane, "a")
+	if only(spiffeid.RequireFromString("spiffe://periplus.global/controller/a")) != nil || only(spiffeid.RequireFromString("spiffe://periplus.global/controller/b")) == nil {
+		t.Error("another replica is taken for the one that is meant")
+	}
+}
+
+func state(t *testing.T, path string) tls.ConnectionState {
+	leaf := trusttest.NewCA(plane.Name()).SVID(path, time.Hour).Certificate.Leaf
+	return tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}, VerifiedChains: [][]*x509.Certificate{{leaf}}}
+}
+
+func from(s tls.ConnectionState) context.Context {
+	return grpcpeer.NewContext(context.Background(), &grpcpeer.Peer{Addr: &net.TCPAddr{Port: 1}, AuthInfo: credentials.TLSInfo{State: s}})
+}
+
+func TestFromContext(t *testing.T) {
+	for what, ctx := range map[string]context.Context{
+		"no peer": context.Background(), "no certificate": from(tls.ConnectionState{}),
+		"plain text": grpcpeer.NewContext(context.Background(), &grpcpeer.Peer{Addr: &net.TCPAddr{}}),
+	} {
+		if _, err := FromContext(ctx); !errors.Is(err, trust.ErrUnverified) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if got, err := FromContext(from(state(t, "/agent/west"))); err != nil || got.ID.Path() != "/agent/west" || got.Leaf == nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+func TestOnlyOperatorsAreAuthors(t *testing.T) {
+	request := httptest.NewRequest(http.MethodPost, "/", nil)
+	if _, err := WithOperator(request, plane); err == nil {
+		t.Error("no TLS")
+	}
+	s := state(t, "/agent/west")
+	request.TLS = &s
+	if _, err := WithOperator(request, plane); err == nil {
+		t.Error("an agent")
+	}
+	s = state(t, "/operator/ada")
+	with, err := WithOperator(request, plane)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if author, ok := Author(with.Context()); !ok || author != "spiffe://periplus.global/operator/ada" {
+		t.Errorf("%q, %v", author, ok)
+	}
+	if _, ok := Author(request.Context()); ok {
+		t.Error("an author out of nothing")
+	}
+}
+
+type stream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *stream) Context() context.Context { return s.ctx }
+
+// A client that is refused later loses its stream without doing anything.
+func TestGateEndsLivingStreams(t *testing.T) {
+	refused := make(chan struct{})
+	gate := &Gate{Every: time.Millisecond, Admit: func(Identity) error {
+		select {
+		case <-refused:
+			return errors.New("revoked")
+		default:
+			return nil
+		}
+	}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- gate.Run(ctx) }()
+	err := gate.Stream(nil, &stream{ctx: from(state(t, "/agent/west"))}, nil, func(_ any, s grpc.ServerStream) error {
+		close(refused)
+		<-s.Context().Done()
+		return nil
+	})
+	if status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("the stream ended with %v", err)
+	}
+	handle := func(context.Context, any) (any, error) { return "done", nil }
+	if _, err := gate.Unary(from(state(t, "/agent/west")), nil, nil, handle); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("a call: %v", err)
+	}
+	if _, err := gate.Unary(from(tls.ConnectionState{}), nil, nil, handle); err != nil {
+		t.Errorf("a client without certificate is the handler's matter: %v", err)
+	}
+	if cancel(); <-ended != nil || len(gate.streams) != 0 {
+		t.Errorf("%d streams are left", len(gate.streams))
+	}
+}
+
+func TestPoolSaysUnreachable(t *testing.T) {
+	pool := &Pool{
+		Source: trusttest.NewCA(plane.Name()).Source("/controller/a", time.Hour), Domain: plane,
+		Dial: func(context.Context, string) (net.Conn, error) { return nil, errors.New("down") },
+	}
+	defer pool.Close()
+	if _, err := pool.Connect(t.Context(), "b", "127.0.0.1:1"); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v", err)
+	}
+	if len(pool.connections) != 0 {
+		t.Error("a connection that failed is kept")
+	}
+}
