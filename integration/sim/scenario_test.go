@@ -113,6 +113,34 @@ func TestF3MinorityPartitionWithLeader(t *testing.T) {
 	)
 }
 
+// F2: what an agent told a controller that was cut off arrives late, after the agent told another one newer things:
+// it is not applied.
+func TestF2LateReportIsRefused(t *testing.T) {
+	late := func(c *controller) {
+		w := c.w
+		west := w.cluster("west")
+		heal := w.cut(c.id, c.others()...)
+		time.Sleep(time.Second)
+		west.endpoints[0].change(nil)
+		time.Sleep(200 * time.Millisecond) // the report is with c, if that is the agent's controller
+		alone := w.cut(west.host(), c.id)
+		time.Sleep(18 * time.Second) // the agent finds another one
+		west.endpoints[0].change(nil)
+		other := w.controller(c.others()[0])
+		w.until("the newer is known", time.Minute, func() error { return west.announced(other.snapshot()) })
+		heal()
+		time.Sleep(10 * time.Second)
+		w.must(west.announced(c.snapshot()))
+		alone()
+	}
+	play(t, step{"each controller has its turn", func(w *world) {
+		for _, c := range w.controllers {
+			late(c)
+			time.Sleep(20 * time.Second)
+		}
+	}})
+}
+
 // F4: a controller hears the others and is not heard, and the other way round.
 func TestF4OneWayPartition(t *testing.T) {
 	oneWay := func(from, to func(w *world, leader *controller) []string) step {
