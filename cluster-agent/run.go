@@ -66,7 +66,7 @@ func (a *agent) run(ctx context.Context) error {
 	a.setCluster()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, loop := range []func(context.Context) error{
-		a.credential.Run, a.followCluster, a.registry.Run, a.keeper.Run, a.follower.Run, a.reporter.Run, a.awaitSources, a.serve,
+		a.credential.Run, a.followCluster, a.registry.Run, a.keep, a.follower.Run, a.reporter.Run, a.awaitSources, a.serve,
 	} {
 		group.Go(func() error { return loop(ctx) })
 	}
@@ -153,6 +153,19 @@ func (a *agent) restore() {
 	}
 	a.restored = true
 	a.config.Log.Info("own cluster restored from disk", "cluster", a.table.Owner().Cluster, "age", time.Since(content.MadeAt).Round(time.Second))
+}
+
+// keep saves the own cluster's part of the store, once that is whole: after the disk was lost, the sidecars must have
+// had the time to come back, else a second restart would take the half of them for all.
+func (a *agent) keep(ctx context.Context) error {
+	if !a.restored && !a.credential.Fresh() {
+		select {
+		case <-a.registry.Synced():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return a.keeper.Run(ctx)
 }
 
 // awaitSources makes the store ready once "not there" means "does not exist".

@@ -3,7 +3,6 @@ package clusteragent
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -69,25 +68,11 @@ func (a *agent) authorize(_ context.Context, peer ads.Peer, node *corev3.Node) (
 		return nil, err
 	}
 	cluster := a.credential.Cluster()
-	role, namespace := translate.Gateway, ""
-	if peer.ID != mesh.GatewayIdentity(cluster.TrustDomain) {
-		identity, err := mesh.ParseWorkloadIdentity(peer.ID)
-		if err != nil {
-			return nil, err
-		}
-		role, namespace = translate.Sidecar, identity.Namespace
-	}
-	view, err := translate.ViewOf(role, cluster.ID, namespace, node)
+	view, err := translate.ViewFor(cluster, peer.ID, node)
 	if err != nil {
 		return nil, err
 	}
-	if view.Network == "" && len(cluster.Networks) == 1 {
-		view.Network = cluster.Networks[0].Name
-	}
-	if !slices.ContainsFunc(cluster.Networks, func(n mesh.NetworkRange) bool { return n.Name == view.Network }) {
-		return nil, fmt.Errorf("node metadata: NETWORK %q is not one of cluster %q", view.Network, cluster.ID)
-	}
-	a.proxies.note(node, role, time.Now())
+	a.proxies.note(node, view.Role, time.Now())
 	return envoycatalog.Of(view), nil
 }
 

@@ -78,27 +78,9 @@ func (p *parts) authorize(_ context.Context, client ads.Peer, node *corev3.Node)
 	if cluster == nil {
 		return nil, fmt.Errorf("trust domain %q is no registered cluster's", client.ID.TrustDomain().Name())
 	}
-	return proxyCatalog(cluster, client.ID, node)
-}
-
-func proxyCatalog(cluster *mesh.Cluster, id spiffeid.ID, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
-	role, namespace := translate.Gateway, ""
-	if id != mesh.GatewayIdentity(cluster.TrustDomain) {
-		workload, err := mesh.ParseWorkloadIdentity(id)
-		if err != nil {
-			return nil, err
-		}
-		role, namespace = translate.Sidecar, workload.Namespace
-	}
-	view, err := translate.ViewOf(role, cluster.ID, namespace, node)
+	view, err := translate.ViewFor(cluster, client.ID, node)
 	if err != nil {
 		return nil, err
-	}
-	if view.Network == "" {
-		view.Network = cluster.Networks[0].Name
-	}
-	if view.Locality.Region == "" {
-		view.Locality = mesh.Locality{Region: cluster.Region}
 	}
 	return catalog.Of(view), nil
 }

@@ -1,5 +1,5 @@
-// Package replica orders the mesh's state with raft and keeps it in a [mesh.Store]. It is the only importer of
-// hashicorp/raft.
+// Package replica orders the mesh's state with raft and keeps it in a [mesh.Store]. With its package disk
+// it is the only importer of hashicorp/raft.
 //
 // A [periplusv1.Command] is one log entry. Its parts have guards: what a key must hold, or that a report is newer than
 // what is known. Every replica applies the same entries in the same order by the same pure function, so equal
@@ -11,8 +11,7 @@
 //
 // Guarantees: an acknowledged proposal is on the disks of a quorum. An error of [Replica.Propose] says what it left
 // behind: [ErrNoLeader] and [ErrRefused] mean not done, [ErrUnknown] means perhaps done. The store is marked ready
-// only once the replica has caught up with a leader. Log entries, votes, snapshots and their metadata carry CRC32C, the
-// log's extent is stored beside it, and the structure of the file is checked before it is opened: a replica that finds
+// only once the replica has caught up with a leader. What is on disk is verified (package disk): a replica that finds
 // damage refuses to start ([ErrCorrupt]) and never starts with another state than it had.
 //
 // A damaged or lost replica is replaced, never repaired: remove it (periplus global leave ID), delete its data

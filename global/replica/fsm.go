@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/replica/disk"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/internal/watch"
@@ -93,13 +94,13 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 // Restore replaces the state. On error the state is untouched.
 func (f *fsm) Restore(stream io.ReadCloser) error {
 	defer stream.Close()
-	revision, objects, results, err := readSnapshot(stream)
+	revision, objects, results, err := disk.ReadSnapshot(stream)
 	if err != nil {
 		return err
 	}
 	f.recent = recent{}
 	for _, r := range results {
-		f.recent.add(r.id, r.result)
+		f.recent.add(r.ID, r.Result)
 	}
 	f.store.Restore(revision, objects)
 	f.applied.Set(uint64(revision))
@@ -108,11 +109,11 @@ func (f *fsm) Restore(stream io.ReadCloser) error {
 
 type capture struct {
 	snapshot *mesh.Snapshot
-	recent   []remembered
+	recent   []disk.Remembered
 }
 
 func (c *capture) Persist(sink raft.SnapshotSink) error {
-	if err := writeSnapshot(sink, c.snapshot, c.recent); err != nil {
+	if err := disk.WriteSnapshot(sink, c.snapshot, c.recent); err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()

@@ -2,7 +2,6 @@ package replica
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -213,29 +212,6 @@ func TestReplicasAgree(t *testing.T) {
 	})
 }
 
-func TestDamagedSnapshotsAreRefused(t *testing.T) {
-	f := newFSM()
-	for i := range 300 {
-		command := put(gateway("a", fmt.Sprintf("g%d", i), i+1))
-		command.Id = fmt.Append(nil, i)
-		f.do(uint64(i+1), command)
-	}
-	whole, _ := io.ReadAll(persisted(t, f))
-	for i := range whole {
-		spoiled := bytes.Clone(whole)
-		spoiled[i] ^= 1 << (i % 8)
-		if _, _, _, err := readSnapshot(bytes.NewReader(spoiled)); err == nil {
-			t.Fatalf("byte %d of %d flipped and not noticed", i, len(whole))
-		}
-		if _, _, _, err := readSnapshot(bytes.NewReader(whole[:i])); !errors.Is(err, ErrCorrupt) {
-			t.Fatalf("cut after %d of %d bytes: %v", i, len(whole), err)
-		}
-	}
-	if _, objects, _, err := readSnapshot(bytes.NewReader(whole)); err != nil || len(objects) != 300 {
-		t.Errorf("the whole one: %d, %v", len(objects), err)
-	}
-}
-
 func FuzzApply(f *testing.F) {
 	seed := func(c *pb.Command) {
 		data, _ := proto.Marshal(c)
@@ -256,16 +232,5 @@ func FuzzApply(f *testing.F) {
 		if err := restored.Restore(persisted(t, a)); err != nil || digest(latest(restored.store)) != digest(latest(a.store)) {
 			t.Fatalf("what was applied cannot be restored: %v", err)
 		}
-	})
-}
-
-func FuzzReadSnapshot(f *testing.F) {
-	fsm := newFSM()
-	fsm.do(1, put(gateway("a", "g", 1)))
-	whole, _ := io.ReadAll(persisted(f, fsm))
-	f.Add(whole)
-	f.Add(whole[:headerBytes])
-	f.Fuzz(func(t *testing.T, data []byte) {
-		readSnapshot(bytes.NewReader(data))
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ type running struct {
 	ended chan error
 	kill  func()
 	stop  func() error
+	hangs atomic.Bool // its disk, by what the replica is told
 
 	mu     sync.Mutex
 	dead   bool       // guarded by mu; it reaches nobody any more
@@ -134,6 +136,12 @@ func (p *plane) start(id string, edit func(*Config)) *running {
 	}
 	if n.Replica, err = New(config); err != nil {
 		p.t.Fatal(err)
+	}
+	n.writing = func() time.Duration {
+		if n.hangs.Load() {
+			return time.Minute
+		}
+		return n.log.Writing()
 	}
 	server := grpc.NewServer(grpc.Creds(credentials.NewTLS(trust.OptionalClientConfig(source, trust.AuthorizeAny))))
 	pb.RegisterPeerServiceServer(server, &Service{Replica: n.Replica})
@@ -232,8 +240,6 @@ func latest(s *mesh.Store) *mesh.Snapshot {
 	snapshot, _ := s.Latest()
 	return snapshot
 }
-
-func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(logOutput(), nil)) }
 
 // logOutput is nowhere unless PERIPLUS_TEST_LOG is set.
 func logOutput() io.Writer {

@@ -30,7 +30,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) { prometheus.DescribeB
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64) { out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
 	r := c.replica
-	gauge(c.writing, r.log.writing().Seconds())
+	gauge(c.writing, r.writing().Seconds())
 	node := r.node.Load()
 	if node == nil {
 		gauge(c.state, float64(raft.Shutdown))

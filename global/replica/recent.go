@@ -2,6 +2,7 @@ package replica
 
 import (
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/replica/disk"
 )
 
 // maxRecent is how many results are remembered: more than can be proposed while one proposal is tried again.
@@ -11,13 +12,8 @@ const maxRecent = 8192
 // proposed again without being done twice. It is part of the replicated state. The zero recent is empty.
 type recent struct {
 	results map[string]*pb.CommandResult
-	order   []remembered // ring of maxRecent once full; next is the oldest
+	order   []disk.Remembered // ring of maxRecent once full; next is the oldest
 	next    int
-}
-
-type remembered struct {
-	id     []byte
-	result *pb.CommandResult
 }
 
 func (r *recent) result(id []byte) (*pb.CommandResult, bool) {
@@ -34,16 +30,16 @@ func (r *recent) add(id []byte, result *pb.CommandResult) {
 	}
 	r.results[string(id)] = result
 	if len(r.order) < maxRecent {
-		r.order = append(r.order, remembered{id, result})
+		r.order = append(r.order, disk.Remembered{ID: id, Result: result})
 		return
 	}
-	delete(r.results, string(r.order[r.next].id))
-	r.order[r.next] = remembered{id, result}
+	delete(r.results, string(r.order[r.next].ID))
+	r.order[r.next] = disk.Remembered{ID: id, Result: result}
 	r.next = (r.next + 1) % maxRecent
 }
 
 // all is a copy, oldest first.
-func (r *recent) all() []remembered {
-	out := append(make([]remembered, 0, len(r.order)), r.order[r.next:]...)
+func (r *recent) all() []disk.Remembered {
+	out := append(make([]disk.Remembered, 0, len(r.order)), r.order[r.next:]...)
 	return append(out, r.order[:r.next]...)
 }

@@ -11,7 +11,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/replica/disk"
 )
+
+// ErrCorrupt is returned by New and Run when the stored state is damaged. The replica must be replaced.
+var ErrCorrupt = disk.ErrCorrupt
 
 // Errors of Run.
 var (
@@ -25,10 +29,12 @@ var (
 // Replica is one member of the global controller's raft group.
 type Replica struct {
 	config Config
-	log    *timedLog
-	fsm    *fsm
-	node   atomic.Pointer[raft.Raft] // nil until Run has started it
-	layer  atomic.Pointer[streamLayer]
+	log    *disk.Log
+	// writing is how long the write to the log in progress has lasted; 0 when there is none.
+	writing func() time.Duration
+	fsm     *fsm
+	node    atomic.Pointer[raft.Raft] // nil until Run has started it
+	layer   atomic.Pointer[streamLayer]
 }
 
 // New opens the stored state. Run must follow, and closes it. Damage is [ErrCorrupt].
@@ -38,16 +44,17 @@ func New(c Config) (*Replica, error) {
 	}
 	r := &Replica{config: c, fsm: &fsm{store: c.Store}}
 	if c.InMemory {
-		r.log = memoryLog()
+		r.log = disk.MemoryLog()
 	} else {
-		log, err := openLog(c.DataDir)
+		log, err := disk.OpenLog(c.DataDir)
 		if err != nil {
 			return nil, fmt.Errorf("replica %q: %w", c.ID, err)
 		}
 		r.log = log
 	}
+	r.writing = r.log.Writing
 	if err := c.Metrics.Register(newCollector(r)); err != nil {
-		return nil, fmt.Errorf("replica %q: %w", c.ID, errors.Join(err, r.log.close()))
+		return nil, fmt.Errorf("replica %q: %w", c.ID, errors.Join(err, r.log.Close()))
 	}
 	return r, nil
 }
@@ -64,7 +71,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	node, fresh, err := r.start(transport)
 	if err != nil {
 		stop()
-		return fmt.Errorf("replica %q: %w", r.config.ID, errors.Join(err, transport.Close(), r.log.close()))
+		return fmt.Errorf("replica %q: %w", r.config.ID, errors.Join(err, transport.Close(), r.log.Close()))
 	}
 	r.layer.Store(layer)
 	r.node.Store(node)
@@ -74,7 +81,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	group.Go(func() error { return r.watchRemoval(ctx, node) })
 	group.Go(func() error { return r.becomeReady(ctx, fresh) })
 	<-ctx.Done()
-	if r.log.writing() > r.config.HandOverAfter {
+	if r.writing() > r.config.HandOverAfter {
 		stop()
 		layer.Close()
 		return fmt.Errorf("replica %q: %w", r.config.ID, ErrDisk) // stopping raft would wait for the disk
@@ -86,7 +93,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	if err := group.Wait(); err != nil {
 		stopped = errors.Join(err, stopped)
 	}
-	if stopped = errors.Join(stopped, r.log.close()); stopped != nil {
+	if stopped = errors.Join(stopped, r.log.Close()); stopped != nil {
 		return fmt.Errorf("replica %q: %w", r.config.ID, stopped)
 	}
 	return nil
@@ -106,7 +113,7 @@ func (r *Replica) handOver(node *raft.Raft) {
 func (r *Replica) start(transport raft.Transport) (node *raft.Raft, fresh bool, err error) {
 	var snapshots raft.SnapshotStore = raft.NewInmemSnapshotStore()
 	if !r.config.InMemory {
-		if snapshots, err = openSnapshots(&r.config); err != nil {
+		if snapshots, err = disk.OpenSnapshots(r.config.DataDir, newHCLog(r.config.Log)); err != nil {
 			return nil, false, err
 		}
 	}
@@ -168,7 +175,7 @@ func (r *Replica) Barrier(ctx context.Context) error {
 // watchDisk falls silent, and in the end gives up, while a write to the log does not end.
 func (r *Replica) watchDisk(ctx context.Context, layer *streamLayer) error {
 	for sleep(ctx, 100*time.Millisecond) {
-		writing, silent := r.log.writing(), layer.isSilent()
+		writing, silent := r.writing(), layer.isSilent()
 		switch {
 		case writing > r.config.ExitAfter:
 			return ErrDisk

@@ -158,7 +158,7 @@ func TestNoLeaderIsNotDone(t *testing.T) {
 	}
 }
 
-// A disk that hangs, simulated by the log's own clock.
+// A disk that hangs, simulated by what the log tells of its writes.
 func TestLeaderWithHungDiskFallsSilent(t *testing.T) {
 	p := newPlane(t, "a", "b", "c")
 	for id := range p.members {
@@ -169,7 +169,7 @@ func TestLeaderWithHungDiskFallsSilent(t *testing.T) {
 	}
 	old := p.leader()
 	hung := p.nodes[old]
-	hung.log.writingSince.Store(1)
+	hung.hangs.Store(true)
 	eventually(t, "another leader", func() bool {
 		for id, n := range p.nodes {
 			if id != old && n.Leader() != old && n.Leader() != "" {
@@ -178,7 +178,7 @@ func TestLeaderWithHungDiskFallsSilent(t *testing.T) {
 		}
 		return false
 	})
-	hung.log.writingSince.Store(0)
+	hung.hangs.Store(false)
 	p.write(old, 0)
 	p.agree()
 }
@@ -187,16 +187,16 @@ func TestHungDiskEndsTheProcessInTheEnd(t *testing.T) {
 	p := newPlane(t, "a")
 	n := p.start("a", func(c *Config) { c.HandOverAfter, c.ExitAfter = 50*time.Millisecond, 200*time.Millisecond })
 	<-n.store.Ready()
-	n.log.writingSince.Store(1)
+	n.hangs.Store(true)
 	delete(p.nodes, "a")
 	err := <-n.ended
 	if !errors.Is(err, ErrDisk) {
 		t.Errorf("ended with %v", err)
 	}
 	n.ended <- nil // what the process's end would do
-	n.log.writingSince.Store(0)
+	n.hangs.Store(false)
 	n.stop()
-	if err := errors.Join(n.node.Load().Shutdown().Error(), n.log.close()); err != nil {
+	if err := errors.Join(n.node.Load().Shutdown().Error(), n.log.Close()); err != nil {
 		t.Error(err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 var (
 	seeds    = flag.Int("seeds", 20, "how many seeds TestNemesis plays")
 	seed     = flag.Uint64("seed", 1, "the first seed of TestNemesis")
-	duration = flag.Duration("nemesis", 25*time.Second, "how long faults go on, in virtual time")
+	duration = flag.Duration("nemesis", 20*time.Second, "how long faults go on, in virtual time")
 )
 
 // F30: random faults in random combination, under churn. Afterwards all is healed, and the invariants hold.

@@ -242,6 +242,30 @@ func TestF10AgentRestartsEmpty(t *testing.T) {
 	)
 }
 
+// F10: it is killed again before its endpoints have found it. What it saved meanwhile is not taken for all there is.
+func TestF10AgentRestartsEmptyTwice(t *testing.T) {
+	var heal func()
+	play(t,
+		step{"an agent loses its disk, and comes back without its endpoints", func(w *world) {
+			west := w.cluster("west")
+			west.kill()
+			west.loseState()
+			heal = w.cut(west.host(), "west-catalog-1", "west-catalog-2", "west-gw-1")
+			west.start()
+		}},
+		wait(5*time.Second),
+		step{"and is killed again", func(w *world) {
+			w.cluster("west").kill()
+			w.cluster("west").start()
+		}},
+		wait(10*time.Second),
+		step{"nobody lost anything", func(w *world) { everyClient(w, "kept", has(1, "west", "east", "south")) }},
+		step{"the endpoints find it", func(w *world) { heal() }},
+		wait(time.Minute),
+		step{"writes go on", changes(5 * time.Second)},
+	)
+}
+
 // catalogOf is what the cluster's first sidecar has.
 func (c *cluster) catalogOf(w *world) []address {
 	for _, k := range w.clients {

@@ -146,7 +146,7 @@ func FuzzUnmarshal(f *testing.F) {
 	})
 }
 
-// 1.6 us on one core of a busy machine.
+// 46 allocations and 2 kB; 4.0 to 8.3 us in six runs on two busy cores.
 func BenchmarkUnmarshalSlice(b *testing.B) {
 	data := Marshal(objects()[2])
 	b.ReportAllocs()

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -45,6 +46,34 @@ func ViewOf(role Role, cluster mesh.ClusterID, namespace string, node *corev3.No
 	}
 	v.Workload, err = workload.canonical()
 	return v, err
+}
+
+// ViewFor makes the view of a client whose verified identity is id, in the registered cluster that its trust domain
+// belongs to: role and namespace are the identity's, an absent network is the cluster's only one, an absent region the
+// cluster's. It refuses identities that are neither workload nor gateway, and networks that are not the cluster's.
+func ViewFor(c *mesh.Cluster, id spiffeid.ID, node *corev3.Node) (View, error) {
+	role, namespace := Gateway, ""
+	if id != mesh.GatewayIdentity(c.TrustDomain) {
+		workload, err := mesh.ParseWorkloadIdentity(id)
+		if err != nil {
+			return View{}, err
+		}
+		role, namespace = Sidecar, workload.Namespace
+	}
+	v, err := ViewOf(role, c.ID, namespace, node)
+	if err != nil {
+		return View{}, err
+	}
+	if v.Network == "" && len(c.Networks) == 1 {
+		v.Network = c.Networks[0].Name
+	}
+	if !slices.ContainsFunc(c.Networks, func(n mesh.NetworkRange) bool { return n.Name == v.Network }) {
+		return View{}, fmt.Errorf("node metadata: NETWORK %q is not one of cluster %q", v.Network, c.ID)
+	}
+	if v.Locality.Region == "" {
+		v.Locality = mesh.Locality{Region: c.Region}
+	}
+	return v, nil
 }
 
 func workloadOf(node *corev3.Node) (Workload, error) {

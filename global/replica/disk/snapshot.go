@@ -1,4 +1,4 @@
-package replica
+package disk
 
 import (
 	"bytes"
@@ -39,7 +39,14 @@ var ErrCorrupt = errors.New("stored state is damaged; remove this replica (perip
 // castagnoli is the polynomial of CRC32C; the table is never written.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func writeSnapshot(w io.Writer, s *mesh.Snapshot, results []remembered) error {
+// Remembered is the result of a command that was applied lately, with the command's id.
+type Remembered struct {
+	ID     []byte
+	Result *pb.CommandResult
+}
+
+// WriteSnapshot writes the state and the recent results, oldest first. Equal arguments give equal bytes.
+func WriteSnapshot(w io.Writer, s *mesh.Snapshot, results []Remembered) error {
 	if _, err := w.Write(encodeHeader(s)); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
@@ -49,11 +56,11 @@ func writeSnapshot(w io.Writer, s *mesh.Snapshot, results []remembered) error {
 	}
 	defer chunks.encoder.Close()
 	for _, r := range results {
-		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.result)
+		data, err := proto.MarshalOptions{Deterministic: true}.Marshal(r.Result)
 		if err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
-		chunks.add(r.id)
+		chunks.add(r.ID)
 		chunks.add(data)
 	}
 	chunks.end()
@@ -115,8 +122,8 @@ func writeChunk(w io.Writer, data []byte) error {
 	return nil
 }
 
-// readSnapshot accepts a whole, undamaged snapshot and nothing else.
-func readSnapshot(r io.Reader) (mesh.Revision, []mesh.Object, []remembered, error) {
+// ReadSnapshot accepts a whole, undamaged snapshot and nothing else. Damage is [ErrCorrupt]; a newer format is not damage, but refused as well.
+func ReadSnapshot(r io.Reader) (mesh.Revision, []mesh.Object, []Remembered, error) {
 	revision, count, err := readHeader(r)
 	if err != nil {
 		return 0, nil, nil, err
@@ -126,7 +133,7 @@ func readSnapshot(r io.Reader) (mesh.Revision, []mesh.Object, []remembered, erro
 		return 0, nil, nil, fmt.Errorf("snapshot: %w", err)
 	}
 	defer decoder.Close()
-	var results []remembered
+	var results []Remembered
 	var id []byte
 	err = readChunks(r, decoder, func(data []byte) error {
 		if id == nil {
@@ -134,7 +141,7 @@ func readSnapshot(r io.Reader) (mesh.Revision, []mesh.Object, []remembered, erro
 			return nil
 		}
 		result := new(pb.CommandResult)
-		results, id = append(results, remembered{id, result}), nil
+		results, id = append(results, Remembered{id, result}), nil
 		return proto.Unmarshal(data, result)
 	})
 	if err != nil {

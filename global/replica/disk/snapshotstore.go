@@ -1,4 +1,4 @@
-package replica
+package disk
 
 import (
 	"encoding/binary"
@@ -10,13 +10,14 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
-// sealedSnapshots is raft's snapshot store on disk, with two differences: a snapshot's metadata, which hold the index
+// Snapshots is raft's snapshot store on disk, with two differences: a snapshot's metadata, which hold the index
 // it stands for and the members, have a checksum; and a damaged snapshot is an error. Raft itself would pass over it
 // to an older one, whose successors are no longer in the log.
-type sealedSnapshots struct {
+type Snapshots struct {
 	*raft.FileSnapshotStore
 	dir string
 }
@@ -27,13 +28,13 @@ const (
 	sealFile      = "meta.crc"  // big-endian CRC32C of it
 )
 
-// openSnapshots opens dir/snapshots. Damage to the newest is [ErrCorrupt].
-func openSnapshots(c *Config) (*sealedSnapshots, error) {
-	files, err := raft.NewFileSnapshotStoreWithLogger(c.DataDir, keptSnapshots, newHCLog(c.Log))
+// OpenSnapshots opens dir/snapshots, made when missing. Damage to the newest is [ErrCorrupt].
+func OpenSnapshots(dir string, log hclog.Logger) (*Snapshots, error) {
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, log)
 	if err != nil {
 		return nil, err
 	}
-	s := &sealedSnapshots{files, filepath.Join(c.DataDir, "snapshots")}
+	s := &Snapshots{files, filepath.Join(dir, "snapshots")}
 	list, err := s.List()
 	if err != nil || len(list) == 0 {
 		return s, err
@@ -47,7 +48,7 @@ func openSnapshots(c *Config) (*sealedSnapshots, error) {
 
 // List verifies what raft would only parse. A snapshot without a seal was not completed: the log still has what it
 // stands for.
-func (s *sealedSnapshots) List() ([]*raft.SnapshotMeta, error) {
+func (s *Snapshots) List() ([]*raft.SnapshotMeta, error) {
 	list, err := s.FileSnapshotStore.List()
 	if err != nil {
 		return nil, err
@@ -80,7 +81,7 @@ func checkSeal(dir string) error {
 }
 
 // Create implements raft.SnapshotStore.
-func (s *sealedSnapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration, configurationIndex uint64, transport raft.Transport) (raft.SnapshotSink, error) {
+func (s *Snapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration, configurationIndex uint64, transport raft.Transport) (raft.SnapshotSink, error) {
 	sink, err := s.FileSnapshotStore.Create(version, index, term, configuration, configurationIndex, transport)
 	if err != nil {
 		return nil, err

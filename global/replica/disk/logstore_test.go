@@ -1,4 +1,4 @@
-package replica
+package disk
 
 import (
 	"bytes"
@@ -11,13 +11,12 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
-	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 )
 
-func open(t testing.TB, dir string) *timedLog {
+func open(t testing.TB, dir string) *Log {
 	t.Helper()
-	log, err := openLog(dir)
+	log, err := OpenLog(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +24,7 @@ func open(t testing.TB, dir string) *timedLog {
 }
 
 // contents is everything that a log holds.
-func contents(t testing.TB, log *timedLog) (out string) {
+func contents(t testing.TB, log *Log) (out string) {
 	t.Helper()
 	first, err1 := log.FirstIndex()
 	last, err2 := log.LastIndex()
@@ -48,14 +47,14 @@ func contents(t testing.TB, log *timedLog) (out string) {
 
 // filled is a log as a replica leaves it: compacted, with small and large entries, and with page structure of several
 // levels.
-func filled(t testing.TB, dir string) *timedLog {
+func filled(t testing.TB, dir string) *Log {
 	t.Helper()
 	log := open(t, dir)
 	random := rand.New(rand.NewPCG(1, 2))
 	for i := uint64(1); i <= 200; i += 4 {
 		var entries []*raft.Log
 		for j := range uint64(4) {
-			data, _ := proto.Marshal(put(gateway("a", fmt.Sprintf("g%d", i+j), int(i+j))))
+			data := fmt.Appendf(nil, "an entry of the usual size, number %d", i+j)
 			if random.IntN(20) == 0 {
 				data = append(data, make([]byte, 20_000)...)
 			}
@@ -78,7 +77,7 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	dir := t.TempDir()
 	log := filled(t, dir)
 	want := contents(t, log)
-	if err := log.close(); err != nil {
+	if err := log.Close(); err != nil {
 		t.Fatal(err)
 	}
 	whole, err := os.ReadFile(filepath.Join(dir, logFile))
@@ -123,7 +122,7 @@ func reopened(t *testing.T, file []byte, want string, write bool) (refused bool)
 	if err := os.WriteFile(filepath.Join(dir, logFile), file, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	log, err := openLog(dir)
+	log, err := OpenLog(dir)
 	if err != nil {
 		if !errors.Is(err, ErrCorrupt) {
 			t.Errorf("refused with an error that does not say what to do: %v", err)
@@ -134,20 +133,20 @@ func reopened(t *testing.T, file []byte, want string, write bool) (refused bool)
 		t.Error("another log than before, and not noticed")
 	}
 	if !write {
-		if err := log.close(); err != nil {
+		if err := log.Close(); err != nil {
 			t.Error(err)
 		}
 		return false
 	}
 	last, _ := log.LastIndex()
-	if err := errors.Join(log.StoreLog(&raft.Log{Index: last + 1, Term: 9}), log.close()); err != nil {
+	if err := errors.Join(log.StoreLog(&raft.Log{Index: last + 1, Term: 9}), log.Close()); err != nil {
 		t.Error(err)
 	}
 	again := open(t, dir)
 	if got := contents(t, again); len(got) <= len(want) {
 		t.Error("the write after harmless damage is lost")
 	}
-	if err := again.close(); err != nil {
+	if err := again.Close(); err != nil {
 		t.Error(err)
 	}
 	return false
@@ -156,10 +155,10 @@ func reopened(t *testing.T, file []byte, want string, write bool) (refused bool)
 func TestLogInUse(t *testing.T) {
 	dir := t.TempDir()
 	log := filled(t, dir)
-	if _, err := openLog(dir); err == nil || errors.Is(err, ErrCorrupt) {
+	if _, err := OpenLog(dir); err == nil || errors.Is(err, ErrCorrupt) {
 		t.Errorf("opened twice: %v", err)
 	}
-	if err := log.close(); err != nil {
+	if err := log.Close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -172,7 +171,7 @@ func TestLogModel(t *testing.T) {
 			rt.Fatal(err)
 		}
 		log := open(t, dir)
-		defer func() { log.close() }()
+		defer func() { log.Close() }()
 		var model []*raft.Log
 		next := rapid.Uint64Range(1, 5).Draw(rt, "first")
 		for range rapid.IntRange(0, 12).Draw(rt, "steps") {
@@ -199,7 +198,7 @@ func TestLogModel(t *testing.T) {
 				}
 				model = model[:len(model)-n]
 			case 3:
-				err = log.close()
+				err = log.Close()
 				log = open(t, dir)
 			}
 			if err != nil {
@@ -210,7 +209,7 @@ func TestLogModel(t *testing.T) {
 	})
 }
 
-func equalsModel(t *rapid.T, log *timedLog, model []*raft.Log) {
+func equalsModel(t *rapid.T, log *Log, model []*raft.Log) {
 	first, _ := log.FirstIndex()
 	last, _ := log.LastIndex()
 	if len(model) == 0 {
@@ -232,7 +231,7 @@ func equalsModel(t *rapid.T, log *timedLog, model []*raft.Log) {
 
 func TestLogRefusesGaps(t *testing.T) {
 	log := filled(t, t.TempDir())
-	defer log.close()
+	defer log.Close()
 	for what, err := range map[string]error{
 		"entry after a gap": log.StoreLog(&raft.Log{Index: 500}), "entry before the first": log.StoreLog(&raft.Log{Index: 7}),
 		"hole in the middle": log.DeleteRange(100, 110),
@@ -250,7 +249,7 @@ func TestLogRefusesGaps(t *testing.T) {
 func FuzzCheckPages(f *testing.F) {
 	dir := f.TempDir()
 	log := open(f, dir)
-	err := errors.Join(log.StoreLog(&raft.Log{Index: 1, Data: []byte("x")}), log.close())
+	err := errors.Join(log.StoreLog(&raft.Log{Index: 1, Data: []byte("x")}), log.Close())
 	whole, err2 := os.ReadFile(filepath.Join(dir, logFile))
 	if err := errors.Join(err, err2); err != nil {
 		f.Fatal(err)

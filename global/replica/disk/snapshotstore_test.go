@@ -1,30 +1,26 @@
-package replica
+package disk
 
 import (
 	"bytes"
 	"errors"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 )
 
 // One flipped bit anywhere in the files of the newest snapshot: it is refused, or it is what it was.
 func TestDamagedSnapshotFilesAreRefused(t *testing.T) {
-	c := &Config{DataDir: t.TempDir(), Log: quiet()}
-	store, err := openSnapshots(c)
+	dir := t.TempDir()
+	store, err := OpenSnapshots(dir, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFSM()
-	for i := range 50 {
-		f.do(uint64(i+1), put(gateway("a", "g", i+1)))
-		if i%20 == 9 {
-			take(t, store, f)
-		}
+	for _, index := range []int{10, 30, 50} {
+		take(t, store, index)
 	}
 	list, err := store.List()
 	if err != nil || len(list) != 3 || list[0].Index != 50 {
@@ -42,26 +38,24 @@ func TestDamagedSnapshotFilesAreRefused(t *testing.T) {
 			at := random.IntN(len(whole))
 			spoiled[at] ^= 1 << random.IntN(8)
 			write(t, path, spoiled)
-			if _, err := openSnapshots(c); !errors.Is(err, ErrCorrupt) {
+			if _, err := OpenSnapshots(dir, hclog.NewNullLogger()); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("%s: byte %d flipped: %v", name, at, err)
 			}
 		}
 		write(t, path, whole)
 	}
-	if _, err := openSnapshots(c); err != nil {
+	if _, err := OpenSnapshots(dir, hclog.NewNullLogger()); err != nil {
 		t.Errorf("the whole one: %v", err)
 	}
 }
 
 func TestUnsealedSnapshotDoesNotCount(t *testing.T) {
-	c := &Config{DataDir: t.TempDir(), Log: quiet()}
-	store, err := openSnapshots(c)
+	dir := t.TempDir()
+	store, err := OpenSnapshots(dir, hclog.NewNullLogger())
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := newFSM()
-	f.do(7, put(gateway("a", "g", 1)))
-	take(t, store, f)
+	take(t, store, 7)
 	list, err := store.List()
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%d snapshots, %v", len(list), err)
@@ -81,15 +75,16 @@ func write(t *testing.T, path string, data []byte) {
 	}
 }
 
-func take(t *testing.T, store raft.SnapshotStore, f *fsm) {
+// take stores a snapshot that stands for index.
+func take(t *testing.T, store raft.SnapshotStore, index int) {
 	t.Helper()
 	_, transport := raft.NewInmemTransport("")
 	configuration := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "127.0.0.1:1,127.0.0.1:2"}}}
-	sink, err := store.Create(1, f.applied.Latest(), 1, configuration, 1, transport)
+	sink, err := store.Create(1, uint64(index), 1, configuration, 1, transport)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := io.Copy(sink, persisted(t, f)); err != nil {
+	if _, err := sink.Write(stream(t, index)); err != nil {
 		t.Fatal(err)
 	}
 	if err := errors.Join(sink.Close(), transport.Close()); err != nil {

@@ -1,4 +1,4 @@
-package replica
+package disk
 
 import (
 	"encoding/binary"

@@ -1,0 +1,61 @@
+package disk
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Log is a raft.LogStore and StableStore that knows how long the write in progress has lasted.
+type Log struct {
+	logStore
+	close func() error
+	// writingSince is the start of the write in progress, as nanoseconds since epoch; 0 when there is none.
+	writingSince atomic.Int64
+	epoch        time.Time
+}
+
+type logStore interface {
+	raft.LogStore
+	raft.StableStore
+}
+
+// OpenLog opens the log in dir, made when missing, and reads all of it once. Damage is [ErrCorrupt].
+func OpenLog(dir string) (*Log, error) {
+	log, err := openBolt(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Log{logStore: log, close: log.db.Close, epoch: time.Now()}, nil
+}
+
+// MemoryLog keeps everything in memory: for simulation only.
+func MemoryLog() *Log {
+	return &Log{logStore: raft.NewInmemStore(), close: func() error { return nil }, epoch: time.Now()}
+}
+
+// IsMonotonic: see [boltLog.IsMonotonic]; the one in memory has nothing against it.
+func (*Log) IsMonotonic() bool { return true }
+
+// StoreLog implements raft.LogStore.
+func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
+
+// StoreLogs implements raft.LogStore.
+func (l *Log) StoreLogs(entries []*raft.Log) error {
+	l.writingSince.Store(int64(time.Since(l.epoch)) | 1) // never 0
+	defer l.writingSince.Store(0)
+	return l.logStore.StoreLogs(entries)
+}
+
+// Close closes the file. Nothing may be in progress.
+func (l *Log) Close() error { return l.close() }
+
+// Writing is how long the write in progress has lasted; 0 when there is none.
+func (l *Log) Writing() time.Duration {
+	since := l.writingSince.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(l.epoch) - time.Duration(since)
+}
