@@ -44,27 +44,42 @@ func (m *mesh) pids(t *testing.T) map[string]int {
 	return out
 }
 
-// revision of the mesh's state.
-func (m *mesh) revision(t *testing.T) uint64 {
+// state is what the mesh has agreed on, but for ages, and for the signatures under the bundles, which agents renew
+// with their certificates.
+func (m *mesh) state(t *testing.T) string {
 	t.Helper()
-	response, err := m.client.Mesh.Overview(t.Context(), connect.NewRequest(&pb.OverviewRequest{}))
+	overview, err := m.client.Mesh.Overview(t.Context(), connect.NewRequest(&pb.OverviewRequest{}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response.Msg.GetRevision()
+	policies, err := m.client.Policies.GetPolicies(t.Context(), connect.NewRequest(&pb.GetPoliciesRequest{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, c := range overview.Msg.GetClusters() {
+		fmt.Fprintln(&out, c.GetCluster(), c.GetServices(), c.GetExportedServices(), c.GetEndpoints(), c.GetHealthyEndpoints(), c.GetGateways(), c.GetBundleSequence())
+	}
+	for _, s := range overview.Msg.GetServices() {
+		fmt.Fprintln(&out, s)
+	}
+	for _, p := range policies.Msg.GetItems() {
+		fmt.Fprintln(&out, p.GetKind(), p.GetName(), p.GetDigest())
+	}
+	return out.String()
 }
 
 // unharmed runs attack under load, and fails the test if a process died, a request failed or the state changed.
 func unharmed(t *testing.T, attack func()) {
 	t.Helper()
 	running.withoutRetries(t, "catalog")
-	before, revision, began := running.pids(t), running.revision(t), time.Now()
+	before, state, began := running.pids(t), running.state(t), time.Now()
 	l := startLoad(t, running.outbound(visitorA), "catalog.shop")
 	attack()
 	time.Sleep(500 * time.Millisecond)
 	noneFailed(t, l.stop())
-	if got := running.revision(t); got != revision {
-		t.Errorf("the state changed: revision %d, before %d; what the processes said of it:\n%s", got, revision, running.said(began, "application|workload|announce|agent connected|reporting|election"))
+	if got := running.state(t); got != state {
+		t.Errorf("the state changed:\n%s\nbefore:\n%s\nwhat the processes said of it:\n%s", got, state, running.said(began, "application|workload|announce|agent connected|reporting|election"))
 	}
 	for name, pid := range running.pids(t) {
 		if pid != before[name] || pid == 0 {
