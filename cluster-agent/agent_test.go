@@ -253,6 +253,26 @@ func TestCredentialRotates(t *testing.T) {
 	}
 }
 
+// The feed tells a change of the registration once. A welcome that is older, by a replica that lags or on a slow
+// link, does not undo it.
+func TestLateWelcomeChangesNothing(t *testing.T) {
+	plane := newController(t, east())
+	f := newFixture(t, plane)
+	f.start()
+	f.ready()
+	drained := east()
+	drained.State = mesh.ClusterDrained
+	plane.store.Update(mesh.Delta{Upserts: []mesh.Object{drained}}) // welcomes still say active
+	isDrained := func() bool { _, body := f.get("/debug/configz"); return strings.Contains(body, "DRAINED") }
+	eventually(t, "the feed drains", isDrained)
+	plane.stop()
+	plane.start()
+	eventually(t, "agent reports again", func() bool { _, body := f.get("/debug/syncz"); return strings.Contains(body, `"epoch": 2`) })
+	if !isDrained() {
+		t.Error("a welcome undid what the feed told")
+	}
+}
+
 func TestTokens(t *testing.T) {
 	plane := newController(t, east())
 	f := newFixture(t, plane)

@@ -3,6 +3,7 @@ package clusteragent
 import (
 	"fmt"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +48,9 @@ type agent struct {
 	serving     atomic.Bool   // the proxies' listener is served
 	restored    bool          // the own cluster was on disk; written before any loop runs
 	sourcesRead chan struct{} // closed once the own sources may be reported
+
+	registration sync.Mutex // orders those who tell the own cluster's registration
+	fed          bool       // guarded by registration: the feed has told it
 }
 
 type metrics struct{ ready prometheus.Gauge }
@@ -110,7 +114,7 @@ func (a *agent) withFollower() (err error) {
 	}
 	a.follower, err = follow.New(follow.Config{
 		Owner: a.table.Owner(), Store: a.store, Targets: targets, Source: a.credential, Dial: ads.DialFunc(a.config.Dial),
-		DiskCache: filepath.Join(a.config.DataDir, "feed"), Continuity: continuous, OnCluster: a.credential.SetCluster,
+		DiskCache: filepath.Join(a.config.DataDir, "feed"), Continuity: continuous, OnCluster: a.followed,
 		Log: a.config.Log, Metrics: a.config.Metrics,
 	})
 	return err
@@ -126,8 +130,22 @@ func (a *agent) withReporter() (err error) {
 	return err
 }
 
-// onCluster takes the registration that a controller welcomes the agent with.
+// followed takes the registration from the feed, which has the last word: it does not repeat what it has told.
+func (a *agent) followed(c *mesh.Cluster) error {
+	a.registration.Lock()
+	defer a.registration.Unlock()
+	a.fed = true
+	return a.credential.SetCluster(c)
+}
+
+// onCluster takes the registration that a controller welcomes the agent with, until the feed has told it: the two may
+// come from different replicas, and a welcome that was on its way for a while must not undo what is newer.
 func (a *agent) onCluster(c *pb.Cluster) {
+	a.registration.Lock()
+	defer a.registration.Unlock()
+	if a.fed {
+		return
+	}
 	object, err := meshpb.Decode(&pb.Object{Kind: &pb.Object_Cluster{Cluster: c}})
 	if err == nil {
 		err = a.credential.SetCluster(object.(*mesh.Cluster))

@@ -182,23 +182,22 @@ func (f *Follower) judge(snapshot *mesh.Snapshot, item ads.Item, fromDisk bool) 
 	case f.config.Owner.Owns(key):
 		return nil, fmt.Errorf("only the agent of cluster %q says what is there", f.config.Owner.Cluster)
 	}
+	if o, ok := object.(*mesh.Cluster); ok && o.ID == f.config.Owner.Cluster {
+		return nil, f.config.OnCluster(o) // its owner compares it, and writes it to the store
+	}
 	held, ok := snapshot.Get(key)
 	if ok && meshpb.Digest(held) == meshpb.DigestOf(item.Body) {
 		return nil, nil
 	}
-	switch o := object.(type) {
-	case *mesh.Cluster:
-		if o.ID == f.config.Owner.Cluster {
-			return nil, f.config.OnCluster(o) // its owner writes it to the store
-		}
-	case *mesh.Federation:
-		if fromDisk {
-			f.anchors[key] = o // was judged before it was written; its signature may have expired since
-			return o, nil
-		}
-		return o, f.federation(key, held, o)
+	o, ok := object.(*mesh.Federation)
+	if !ok {
+		return object, nil
 	}
-	return object, nil
+	if fromDisk {
+		f.anchors[key] = o // was judged before it was written; its signature may have expired since
+		return o, nil
+	}
+	return o, f.federation(key, held, o)
 }
 
 // kinds that an agent follows; data, never written.

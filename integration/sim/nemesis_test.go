@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
@@ -15,15 +14,14 @@ import (
 var (
 	seeds    = flag.Int("seeds", 20, "how many seeds TestNemesis plays")
 	seed     = flag.Uint64("seed", 1, "the first seed of TestNemesis")
-	duration = flag.Duration("nemesis", 20*time.Second, "how long faults go on, in virtual time")
+	duration = flag.Duration("nemesis", 15*time.Second, "how long faults go on, in virtual time")
 )
 
 // F30: random faults in random combination, under churn. Afterwards all is healed, and the invariants hold.
 func TestNemesis(t *testing.T) {
 	for s := *seed; s < *seed+uint64(*seeds); s++ {
 		t.Run(fmt.Sprint(s), func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
+			simulate(t, func(t *testing.T) {
 				w := newWorld(t)
 				defer w.close()
 				n := &nemesis{w: w, r: rand.New(rand.NewPCG(s, s))}
@@ -67,7 +65,7 @@ func (n *nemesis) play(d time.Duration) {
 		{1, n.restartAgent}, {2, n.cutSidecar}, {1, n.drain}, {1, n.delay}, {5, n.undoOne},
 	}
 	for end := time.Now().Add(d); time.Now().Before(end); {
-		time.Sleep(time.Duration(n.r.Int64N(int64(time.Second))))
+		time.Sleep(time.Duration(n.r.Int64N(int64(600 * time.Millisecond))))
 		total := 0
 		for _, a := range acts {
 			total += a.weight

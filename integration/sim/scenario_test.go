@@ -171,7 +171,7 @@ func TestF5AllControllersDown(t *testing.T) {
 				c.kill()
 			}
 		}},
-		wait(2*time.Minute),
+		wait(time.Minute),
 		step{"everybody keeps what he has", func(w *world) { everyClient(w, "kept", has(1, "west", "east", "south")) }},
 		step{"a change is known inside its cluster", func(w *world) {
 			e := w.cluster("west").endpoints[0]
@@ -204,7 +204,7 @@ func TestF10AgentKilled(t *testing.T) {
 	play(t,
 		wait(5*time.Second), // the disk has everything
 		step{"an agent is killed", func(w *world) { w.cluster("west").kill() }},
-		wait(time.Minute),
+		wait(40*time.Second),
 		step{"its endpoints are kept", func(w *world) { everyClient(w, "kept", has(1, "west", "east", "south")) }},
 		step{"its sidecar is served by a controller", func(w *world) {
 			if k := w.clients[0]; k.target() == "agent" || k.target() == "" {
@@ -212,7 +212,7 @@ func TestF10AgentKilled(t *testing.T) {
 			}
 		}},
 		step{"it comes back", func(w *world) { w.cluster("west").start() }},
-		wait(time.Minute),
+		wait(40*time.Second),
 		step{"its sidecar returns", func(w *world) { w.until("return", time.Second, w.clients[0].uses("agent")) }},
 		step{"writes go on", changes(5 * time.Second)},
 	)
@@ -237,7 +237,7 @@ func TestF10AgentRestartsEmpty(t *testing.T) {
 				w.errorf("east has %d of west's 2 endpoints", n)
 			}
 		}},
-		wait(time.Minute),
+		wait(40*time.Second),
 		step{"writes go on", changes(5 * time.Second)},
 	)
 }
@@ -261,7 +261,7 @@ func TestF10AgentRestartsEmptyTwice(t *testing.T) {
 		wait(10*time.Second),
 		step{"nobody lost anything", func(w *world) { everyClient(w, "kept", has(1, "west", "east", "south")) }},
 		step{"the endpoints find it", func(w *world) { heal() }},
-		wait(time.Minute),
+		wait(40*time.Second),
 		step{"writes go on", changes(5 * time.Second)},
 	)
 }
@@ -301,7 +301,7 @@ func TestF13ControlLinkCut(t *testing.T) {
 			}
 			heal = w.cut(w.cluster("west").host(), "c1", "c2", "c3")
 		}},
-		wait(2*time.Minute),
+		wait(time.Minute),
 		step{"assignments are as they were", func(w *world) {
 			everyClient(w, "kept", func(k *client) error {
 				if now := texts(k.catalog()); now != before[k] {
@@ -333,7 +333,7 @@ func TestAgentRestartSendsNothing(t *testing.T) {
 			w.cluster("west").stop()
 			w.cluster("west").start()
 		}},
-		wait(time.Minute),
+		wait(40*time.Second),
 		step{"nothing was sent again", func(w *world) {
 			c := w.cluster("west")
 			if c.count("periplus_agent_report_connected") != 1 || c.count("periplus_ads_client_connected") != 1 {
@@ -415,7 +415,7 @@ func TestDrain(t *testing.T) {
 		step{"its agent restarts, which changes nothing", func(w *world) {
 			w.cluster("east").kill()
 			w.cluster("east").start()
-			time.Sleep(time.Minute)
+			time.Sleep(40 * time.Second)
 			all(w, "it is still gone", vanished("east"))
 		}},
 		step{"it is active again", func(w *world) {

@@ -45,8 +45,7 @@ type step struct {
 // play builds the usual world, follows the script, and checks the invariants at the end.
 func play(t *testing.T, script ...step) {
 	t.Helper()
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
+	simulate(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.close()
 		w.build()
@@ -57,6 +56,17 @@ func play(t *testing.T, script ...step) {
 		w.now("afterwards")
 		w.settle()
 	})
+}
+
+// slots bounds how many worlds there are at a time: a test in a bubble gives up its turn of testing's own -parallel.
+var slots = make(chan struct{}, 2)
+
+// simulate runs f in a bubble of its own, beside others.
+func simulate(t *testing.T, f func(t *testing.T)) {
+	t.Parallel()
+	slots <- struct{}{}
+	defer func() { <-slots }()
+	synctest.Test(t, f)
 }
 
 // world is the mesh and everybody in it. The test's goroutine owns it.
