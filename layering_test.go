@@ -3,6 +3,7 @@ package periplus
 import (
 	"go/build"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -68,7 +69,7 @@ func packages(t *testing.T) map[string][]string {
 		if err != nil || !entry.IsDir() {
 			return err
 		}
-		if name := entry.Name(); path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || name == "realdeps") {
+		if name := entry.Name(); path != "." && (strings.HasPrefix(name, ".") || name == "testdata" || name == "node_modules" || isModule(path)) {
 			return filepath.SkipDir
 		}
 		p, err := build.ImportDir(path, 0)
@@ -85,6 +86,12 @@ func packages(t *testing.T) map[string][]string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// isModule tells whether a folder below the root is a module of its own.
+func isModule(path string) bool {
+	_, err := os.Stat(filepath.Join(path, "go.mod"))
+	return err == nil
 }
 
 func below(path string, folders []string) bool {

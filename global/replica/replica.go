@@ -67,6 +67,10 @@ func (r *Replica) Run(ctx context.Context) error {
 	layer := newStreamLayer(connections, &r.config)
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer, MaxPool: 3, Timeout: raftIOTimeout, Logger: newHCLog(r.config.Log),
+		// No pipelining: when a follower rejects entries or knows a newer term, the pipeline's sender and decoder can
+		// wait for each other for ever (hashicorp/raft issue 612). Then the follower gets no more entries and
+		// heartbeats hide it, and a deposed leader never stops.
+		MaxRPCsInFlight: 1,
 	})
 	node, fresh, err := r.start(transport)
 	if err != nil {

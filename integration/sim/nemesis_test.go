@@ -12,7 +12,7 @@ import (
 )
 
 var (
-	seeds    = flag.Int("seeds", 16, "how many seeds TestNemesis plays")
+	seeds    = flag.Int("seeds", 20, "how many seeds TestNemesis plays")
 	seed     = flag.Uint64("seed", 1, "the first seed of TestNemesis")
 	duration = flag.Duration("nemesis", 15*time.Second, "how long faults go on, in virtual time")
 )
