@@ -42,6 +42,8 @@ type Config struct {
 	Server federate.Server
 	// ServicesFile is the file source, see package file; "" = none.
 	ServicesFile string
+	// Sources are further sources, each with a layer of its own: Kubernetes, etcd.
+	Sources []Source
 	// GracePeriod is how long an endpoint whose sidecar's stream was lost stays listed, unhealthy; 0 = 10 s. An
 	// endpoint that was read from disk stays as it was for three times as long.
 	GracePeriod time.Duration

@@ -73,6 +73,9 @@ func (a *agent) run(ctx context.Context) error {
 	if a.file != nil {
 		group.Go(func() error { return a.file.Run(ctx) })
 	}
+	for _, source := range a.config.Sources {
+		group.Go(func() error { return a.runSource(ctx, source) })
+	}
 	return group.Wait()
 }
 
@@ -178,7 +181,7 @@ func (a *agent) awaitSources(ctx context.Context) error {
 			return false
 		}
 	}
-	if a.file != nil && !a.restored && !wait(a.file.Synced()) {
+	if !a.restored && !a.sourcesSynced(ctx) {
 		return nil
 	}
 	close(a.sourcesRead)

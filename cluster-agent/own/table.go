@@ -18,12 +18,14 @@ const (
 	File Source = iota
 	Workloads
 	Trust
+	Kubernetes
+	Etcd
 	sources
 )
 
 // String is the source's name in logs and debug pages.
 func (s Source) String() string {
-	return [...]string{"file", "workloads", "trust", "unknown"}[min(s, sources)]
+	return [...]string{"file", "workloads", "trust", "kubernetes", "etcd", "unknown"}[min(s, sources)]
 }
 
 // Valid tells whether s is one of the sources.
