@@ -34,7 +34,9 @@ func (r *runner) adminHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /ready", r.handleReady)
-	mux.Handle("GET /stats/prometheus", promhttp.HandlerFor(r.config.Metrics, promhttp.HandlerOpts{}))
+	metrics := promhttp.HandlerFor(r.config.Metrics, promhttp.HandlerOpts{})
+	mux.Handle("GET /stats/prometheus", metrics) // Envoy's path
+	mux.Handle("GET /metrics", metrics)          // the customary one
 	mux.HandleFunc("GET /clusters", r.handleClusters)
 	mux.HandleFunc("GET /config_dump", r.handleConfigDump)
 	mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
