@@ -3,22 +3,37 @@
 GO ?= go
 FUZZTIME ?= 30s
 
-.PHONY: build test unit race e2e browser-deps fuzz bench generate lint clean
+SHELL := /bin/bash
+
+# The tests with real components and processes; they run one after the other, without the race detector.
+REAL := realdeps harness kube spire etcd envoy oracle grpc prometheus
+
+.PHONY: build test unit e2e browser-deps realdeps real fuzz bench generate lint clean
 
 build: ## every binary, into bin/
 	$(GO) build -trimpath -o bin/ ./cmd/...
 
-test: lint unit e2e ## everything: rules, unit, property, fuzz corpora, simulation, real processes
+test: ## everything: rules, unit, property, fuzz corpora, simulation, real processes, real components
+	@mkdir -p .cache/realdeps && ($(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 &) # meanwhile
+	@$(MAKE) --no-print-directory lint unit e2e real
 
 lint: ## formatting and vet
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 
 unit: ## all but the tests with real processes, with the race detector
-	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /integration/e2e)
+	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration/(e2e|$(subst $() ,|,$(REAL)))(/|$$)')
 
 e2e: browser-deps ## the mesh of 'periplus up', real processes, under load
 	$(GO) test -timeout 25m -v ./integration/e2e/...
+
+realdeps: ## the real API server, kubectl, SPIRE, etcd, Envoy and Prometheus, once, into .cache/realdeps
+	$(GO) run ./integration/realdeps/get
+
+real: realdeps ## the mesh with real components; what cannot be had is named and its tests are skipped
+	$(GO) build -o .cache/bin/ ./cmd/...
+	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -p 1 -timeout 25m -v $(REAL:%=./integration/%/...) | tee .cache/real.log
+	@echo "skipped with real components: $$(grep -c -- '--- SKIP' .cache/real.log)"; grep -A1 -- '--- SKIP' .cache/real.log || true
 
 browser-deps: ## Debian's Chromium, for the test of the dashboard; where it cannot be had that test says so and is skipped
 	@command -v chromium >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && (apt-get update -qq; apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo 'chromium is not there and could not be installed: the browser test will be skipped'

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/periplus-mesh/periplus/integration/realdeps"
 )
 
 type settings struct {
@@ -54,16 +56,22 @@ func main() {
 	}
 }
 
-// defaultEnvoy is where the repository's tests keep their Envoy, "" if there is none.
+// defaultEnvoy is the Envoy of the repository's tests, "" if there is none.
 func defaultEnvoy() string {
-	path, err := filepath.Abs(".cache/envoy/envoy/_bin/envoy")
+	components, err := realdeps.Components()
 	if err != nil {
 		return ""
 	}
-	if _, err := os.Stat(path); err != nil {
+	cache, err := realdeps.Cache()
+	if err != nil {
 		return ""
 	}
-	return path
+	for _, c := range components {
+		if path, ok := c.Find(cache); ok && c.Name == "envoy" {
+			return path
+		}
+	}
+	return ""
 }
 
 func pin(pid, core int) error {
