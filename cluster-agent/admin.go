@@ -81,11 +81,26 @@ func (a *agent) notReady() string {
 	case closed(a.store.Ready()):
 		return ""
 	case !closed(a.sourcesRead):
-		return "services file not read: " + a.file.Status().Error
+		return a.unread()
 	case !closed(a.follower.Synced()):
 		return "other clusters not known: no controller reached, nothing on disk"
 	}
 	return "state on disk was lost: waiting for the sidecars to come back"
+}
+
+// unread says which source has not been read.
+func (a *agent) unread() string {
+	for _, source := range a.config.Sources {
+		select {
+		case <-source.Synced():
+		default:
+			return source.Layer().String() + " not read yet: see /debug/syncz"
+		}
+	}
+	if a.file != nil {
+		return "services file not read: " + a.file.Status().Error
+	}
+	return "sources not read"
 }
 
 // debug serves a page as JSON, to this machine only: it shows the cluster's inside.
@@ -131,6 +146,11 @@ func syncz(a *agent) any {
 	}
 	if a.file != nil {
 		out["file"] = a.file.Status()
+	}
+	for _, source := range a.config.Sources {
+		if s, ok := source.(interface{ Status() any }); ok {
+			out[source.Layer().String()] = s.Status()
+		}
 	}
 	if federator := a.federator.Latest(); federator != nil {
 		out["federation"] = federator.Status()

@@ -20,13 +20,27 @@ type Source interface {
 
 // Sink takes what one source says. Objects of other clusters make it panic.
 type Sink struct {
-	table  *own.Table
-	layer  own.Source
-	cluster func() *mesh.Cluster
+	table   *own.Table
+	layer   own.Source
+	cluster func() (*mesh.Cluster, <-chan struct{})
+}
+
+// NewSink is a sink into layer of table; cluster is the own cluster and a channel closed when it is registered anew.
+func NewSink(table *own.Table, layer own.Source, cluster func() (*mesh.Cluster, <-chan struct{})) Sink {
+	return Sink{table, layer, cluster}
 }
 
 // Cluster is the own cluster as it is registered now: its networks, its namespaces, its region.
-func (s Sink) Cluster() *mesh.Cluster { return s.cluster() }
+func (s Sink) Cluster() *mesh.Cluster { cluster, _ := s.cluster(); return cluster }
+
+// WatchCluster is Cluster, and a channel that is closed when it is registered otherwise.
+func (s Sink) WatchCluster() (*mesh.Cluster, <-chan struct{}) { return s.cluster() }
+
+// Held is everything that the source is taken to say now: at first what it said before a restart.
+func (s Sink) Held() []mesh.Object { return s.table.Layer(s.layer) }
+
+// Announced is what the cluster's sidecars and gateways say of themselves, whatever other sources say of it.
+func (s Sink) Announced() *mesh.Store { return s.table.Watch(own.Workloads) }
 
 // Replace makes objects all that the source says: what it said beside them is gone.
 func (s Sink) Replace(objects []mesh.Object) { s.table.Replace(s.layer, objects) }
@@ -35,7 +49,7 @@ func (s Sink) Replace(objects []mesh.Object) { s.table.Replace(s.layer, objects)
 func (s Sink) Apply(d mesh.Delta) { s.table.Apply(s.layer, d) }
 
 func (a *agent) runSource(ctx context.Context, source Source) error {
-	return source.Run(ctx, Sink{a.table, source.Layer(), a.credential.Cluster})
+	return source.Run(ctx, NewSink(a.table, source.Layer(), a.credential.WatchCluster))
 }
 
 // sourcesSynced waits until all sources have told what there is; false: ctx was done before.

@@ -17,7 +17,7 @@
 //	    address: 10.0.0.7
 //	    ports: {http: 8080}          # service port name -> port at address
 //	    network: east                # default: the cluster's only network
-//	    locality: eu-west/a          # default: the cluster's region
+//	    locality: eu-west/a          # default: the cluster's region; /a is zone a of it
 //	    weight: 1
 //	    health: healthy
 //	    labels: {version: v1}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"go.yaml.in/yaml/v3"
@@ -30,9 +31,9 @@ type document struct {
 	Kind       string   `yaml:"kind"`
 	Metadata   metadata `yaml:"metadata"`
 	Spec       struct {
-		Exported  bool       `yaml:"exported"`
-		Ports     []port     `yaml:"ports"`
-		Endpoints []endpoint `yaml:"endpoints"`
+		Exported  bool       `yaml:"exported,omitempty"`
+		Ports     []port     `yaml:"ports,omitempty"`
+		Endpoints []endpoint `yaml:"endpoints,omitempty"`
 	} `yaml:"spec"`
 }
 
@@ -45,22 +46,27 @@ type port struct {
 type endpoint struct {
 	Name     string            `yaml:"name"`
 	Address  string            `yaml:"address"`
-	Ports    map[string]uint16 `yaml:"ports"`
-	Network  string            `yaml:"network"`
-	Locality string            `yaml:"locality"`
-	Weight   uint32            `yaml:"weight"`
-	Health   string            `yaml:"health"`
-	Labels   map[string]string `yaml:"labels"`
-	Identity string            `yaml:"identity"`
+	Ports    map[string]uint16 `yaml:"ports,omitempty"`
+	Network  string            `yaml:"network,omitempty"`
+	Locality string            `yaml:"locality,omitempty"`
+	Weight   uint32            `yaml:"weight,omitempty"`
+	Health   string            `yaml:"health,omitempty"`
+	Labels   map[string]string `yaml:"labels,omitempty"`
+	Identity string            `yaml:"identity,omitempty"`
 }
 
 // Parse reads a whole services file. name stands in errors only. It returns all objects or an error for each
 // document that is wrong.
 func Parse(name string, data []byte, cluster *mesh.Cluster) ([]mesh.Object, error) {
+	return ParseSlice(name, data, cluster, SliceName)
+}
+
+// ParseSlice is Parse for documents that come from elsewhere: their endpoints make slices of that name.
+func ParseSlice(name string, data []byte, cluster *mesh.Cluster, slice string) ([]mesh.Object, error) {
 	if len(data) > maxBytes {
 		return nil, fmt.Errorf("%s: %d bytes, at most %d: split the cluster's services", name, len(data), maxBytes)
 	}
-	p := parser{name: name, cluster: cluster, lines: map[mesh.Key]int{}}
+	p := parser{name: name, cluster: cluster, sliceName: slice, lines: map[mesh.Key]int{}}
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	for {
 		var node yaml.Node
@@ -78,10 +84,12 @@ func Parse(name string, data []byte, cluster *mesh.Cluster) ([]mesh.Object, erro
 type parser struct {
 	name    string
 	cluster *mesh.Cluster
-	objects []mesh.Object
-	lines   map[mesh.Key]int // where each object was
-	nodes   int
-	errs    []error
+	// sliceName is what the endpoints' slices are called.
+	sliceName string
+	objects   []mesh.Object
+	lines     map[mesh.Key]int // where each object was
+	nodes     int
+	errs      []error
 }
 
 func (p *parser) fail(line int, format string, args ...any) {
@@ -157,7 +165,7 @@ func (p *parser) slice(name mesh.ServiceName, d *document) (mesh.Object, error) 
 	if d.Spec.Ports != nil || d.Spec.Exported {
 		return nil, fmt.Errorf("spec: ports and exported belong into a document of kind Service")
 	}
-	s := &mesh.EndpointSlice{Service: name, Cluster: p.cluster.ID, Slice: SliceName}
+	s := &mesh.EndpointSlice{Service: name, Cluster: p.cluster.ID, Slice: p.sliceName}
 	for i := range d.Spec.Endpoints {
 		endpoint, err := p.endpoint(&d.Spec.Endpoints[i])
 		if err != nil {
@@ -180,7 +188,7 @@ func (p *parser) endpoint(e *endpoint) (out mesh.Endpoint, err error) {
 		out.Network = p.cluster.Networks[0].Name
 	}
 	if e.Locality != "" {
-		if out.Locality, err = mesh.ParseLocality(e.Locality); err != nil {
+		if out.Locality, err = mesh.ParseLocality(p.locality(e.Locality)); err != nil {
 			return out, err
 		}
 	}
@@ -191,6 +199,14 @@ func (p *parser) endpoint(e *endpoint) (out mesh.Endpoint, err error) {
 		return out, fmt.Errorf("identity: %w", err)
 	}
 	return out, p.cluster.Admits(out.Network, out.Address)
+}
+
+// locality fills in the cluster's region where a zone follows a slash.
+func (p *parser) locality(text string) string {
+	if strings.HasPrefix(text, "/") {
+		return p.cluster.Region + text
+	}
+	return text
 }
 
 func (p *parser) identity(text string) (spiffeid.ID, error) {

@@ -12,6 +12,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
 var cluster = &mesh.Cluster{
@@ -146,4 +147,32 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What Format writes, Parse reads back as the same objects.
+func TestFormatIsParsedBack(t *testing.T) {
+	const more = "---\napiVersion: periplus.io/v1\nkind: Endpoints\nmetadata: {name: catalog, namespace: shop}\nspec:\n  endpoints:\n" +
+		"  - {name: vm-1, address: 10.0.0.7, ports: {http: 8080}, network: n1, locality: /a, weight: 7, health: draining, labels: {a: b}}\n"
+	for _, text := range []string{good, strings.Split(good, "---")[0] + more} {
+		objects, err := Parse("first", []byte(text), cluster)
+		if err != nil {
+			t.Fatal(err)
+		}
+		formatted, err := Format(objects...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := ParseSlice("again", formatted, cluster, SliceName)
+		if err != nil || len(again) != len(objects) {
+			t.Fatalf("%v\n%s", err, formatted)
+		}
+		for i := range again {
+			if meshpb.Digest(again[i]) != meshpb.Digest(objects[i]) {
+				t.Errorf("got  %+v\nwant %+v", again[i], objects[i])
+			}
+		}
+		if e := again[1].(*mesh.EndpointSlice).Endpoints[0]; e.Locality.String() != "eu-west/a" {
+			t.Errorf("locality %s", e.Locality)
+		}
+	}
 }

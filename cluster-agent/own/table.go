@@ -10,7 +10,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
-// Source is who said it. The lower number wins. The numbers are written to disk.
+// Source is who said it. The numbers are written to disk.
 type Source uint8
 
 // The sources.
@@ -22,6 +22,15 @@ const (
 	Etcd
 	sources
 )
+
+// precedence is whose word is in force: the first of them that has one. People come first; then Kubernetes and etcd,
+// which define the services that sidecars announce themselves for; but of itself a sidecar knows better than etcd.
+func precedence(kind mesh.Kind) [sources]Source {
+	if kind == mesh.KindService {
+		return [...]Source{File, Kubernetes, Etcd, Workloads, Trust}
+	}
+	return [...]Source{File, Kubernetes, Workloads, Trust, Etcd}
+}
 
 // String is the source's name in logs and debug pages.
 func (s Source) String() string {
@@ -54,8 +63,9 @@ type Table struct {
 	owner Owner
 	store *mesh.Store
 
-	mu     sync.Mutex // orders the sources' changes, so that the store sees them in the order of the layers'
-	layers [sources]map[mesh.Key]mesh.Object
+	mu      sync.Mutex // orders the sources' changes, so that the store sees them in the order of the layers'
+	layers  [sources]map[mesh.Key]mesh.Object
+	mirrors [sources]*mesh.Store // of the layers that somebody watches
 }
 
 // New returns an empty table of owner in store.
@@ -94,6 +104,21 @@ func (t *Table) Replace(source Source, objects []mesh.Object) {
 	t.apply(source, d)
 }
 
+// Watch returns a store of what source says, whether it is in force or not. It has everything when Watch returns.
+func (t *Table) Watch(source Source) *mesh.Store {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.mirrors[source] == nil {
+		var all mesh.Delta
+		for _, object := range t.layers[source] {
+			all.Upserts = append(all.Upserts, object)
+		}
+		t.mirrors[source] = new(mesh.Store)
+		t.mirrors[source].Update(all)
+	}
+	return t.mirrors[source]
+}
+
 func (t *Table) apply(source Source, d mesh.Delta) {
 	var out mesh.Delta
 	layer := t.layers[source]
@@ -114,6 +139,9 @@ func (t *Table) apply(source Source, d mesh.Delta) {
 	if len(out.Upserts)+len(out.Deletes) > 0 {
 		t.store.Update(out)
 	}
+	if mirror := t.mirrors[source]; mirror != nil {
+		mirror.Update(d)
+	}
 }
 
 // step adds to out what became of key, unless it means the same as before.
@@ -129,9 +157,9 @@ func (t *Table) step(out *mesh.Delta, key mesh.Key, before mesh.Object) {
 }
 
 func (t *Table) effective(key mesh.Key) (mesh.Object, Source) {
-	for source, layer := range t.layers {
-		if object, ok := layer[key]; ok {
-			return object, Source(source)
+	for _, source := range precedence(key.Kind()) {
+		if object, ok := t.layers[source][key]; ok {
+			return object, source
 		}
 	}
 	return nil, sources

@@ -2,6 +2,7 @@ package own
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -89,8 +90,9 @@ func TestStoreEqualsLayersFromScratch(t *testing.T) {
 
 func check(t *rapid.T, store *mesh.Store, layers [sources]map[mesh.Key]mesh.Object) {
 	want := map[mesh.Key]mesh.Object{}
-	for i := int(sources) - 1; i >= 0; i-- {
-		for key, o := range layers[i] {
+	order := precedence(mesh.KindService)
+	for _, source := range slices.Backward(order[:]) {
+		for key, o := range layers[source] {
 			want[key] = o
 		}
 	}
@@ -116,5 +118,18 @@ func TestNoChangeNoRevision(t *testing.T) {
 	table.Apply(File, mesh.Delta{Deletes: []mesh.Key{service("a", 1).Key()}})
 	if after, _ := store.Latest(); after != before {
 		t.Errorf("revision %d became %d though nothing changed", before.Revision(), after.Revision())
+	}
+}
+
+// A watched layer has what its source says, in force or not.
+func TestWatchedLayer(t *testing.T) {
+	table := New(new(mesh.Store), owner)
+	table.Apply(Workloads, mesh.Delta{Upserts: []mesh.Object{service("a", 1)}})
+	layer := table.Watch(Workloads)
+	table.Apply(File, mesh.Delta{Upserts: []mesh.Object{service("b", 1)}})
+	table.Apply(Workloads, mesh.Delta{Upserts: []mesh.Object{service("b", 2)}, Deletes: []mesh.Key{service("a", 1).Key()}})
+	snapshot, _ := layer.Latest()
+	if got, ok := snapshot.Get(service("b", 2).Key()); !ok || got.(*mesh.Service).Ports[0].Port != 2 || snapshot.Len() != 1 {
+		t.Errorf("watched layer has %d objects, b is %v", snapshot.Len(), got)
 	}
 }

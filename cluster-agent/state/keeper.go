@@ -140,7 +140,7 @@ func (k *Keeper) save(snapshot *mesh.Snapshot) {
 	}
 	now := time.Now()
 	c := Content{Owner: k.config.Table.Owner(), MadeAt: now, Objects: map[own.Source][]mesh.Object{}}
-	for _, source := range []own.Source{own.File, own.Workloads, own.Trust} {
+	for _, source := range []own.Source{own.File, own.Workloads, own.Trust, own.Kubernetes, own.Etcd} {
 		c.Objects[source] = k.config.Table.Layer(source)
 	}
 	if err := k.write(Encode(c)); err != nil {

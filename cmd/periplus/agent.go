@@ -1,77 +1,20 @@
 package main
 
 import (
-	"errors"
-	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	clusteragent "github.com/periplus-mesh/periplus/cluster-agent"
+	"github.com/periplus-mesh/periplus/cmd/internal/agentflags"
+	"github.com/periplus-mesh/periplus/cmd/internal/etcdflags"
 	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 	"github.com/periplus-mesh/periplus/trust/authority"
 )
 
-func agentCommand() *cobra.Command {
-	var p process.Logging
-	config := clusteragent.Config{}
-	var tokenFile, address, admin string
-	command := &cobra.Command{
-		Use: "agent", Short: "Run a cluster's agent: it reports the cluster, follows the others and serves xDS to the proxies",
-		Long: `Runs the agent of a cluster. The first start needs the token of 'periplus cluster register'; afterwards the agent
-renews its credential by itself and starts without. It dials out to the controllers; nothing dials in but the
-cluster's own proxies.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			log, err := p.Logger()
-			if err != nil {
-				return err
-			}
-			if config.JoinToken, err = readToken(tokenFile); err != nil {
-				return cli.Exit(cli.ExitData, err)
-			}
-			if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
-				return err
-			}
-			listeners, err := process.ListenAll("address", address, "admin-address", admin)
-			if err != nil {
-				return err
-			}
-			config.Listener, config.AdminListener = listeners[0], listeners[1]
-			config.Advertise = or(config.Advertise, address)
-			config.Log, config.Metrics, config.Version = log, process.Registry(), version()
-			return process.Interrupted(c.Context(), clusteragent.Run(c.Context(), config))
-		},
-	}
-	flags := command.Flags()
-	p.Flags(command)
-	flags.StringVar(&config.DataDir, "data-dir", "/var/lib/periplus/agent", "folder for the credential and the last good state")
-	flags.StringVar(&tokenFile, "join-token-file", "", "file with the token of 'periplus cluster register'; needed for the first start only")
-	flags.StringVar(&address, "address", ":15012", "where the cluster's proxies connect")
-	flags.StringVar(&config.Advertise, "advertise", "", "host:port by which proxies reach --address (default: the same)")
-	flags.StringVar(&admin, "admin-address", "127.0.0.1:15014", "where /metrics, /ready and /debug are served, without TLS; '' for none")
-	flags.StringVar(&config.WorkloadSocket, "workload-socket", "unix:///run/spire/agent/api.sock", "SPIFFE Workload API")
-	flags.StringVar(&config.ServerSocket, "server-socket", "", "SPIRE server API, to federate the cluster's trust domain; '' for no federation")
-	flags.StringVar(&config.ServicesFile, "services", "", "YAML file of services and static endpoints, watched")
-	flags.DurationVar(&config.GracePeriod, "grace-period", 10*time.Second, "how long the endpoint of a sidecar stays listed after its stream is lost")
-	return command
-}
-
-// readToken reads the token; a file that is gone is no error, for it is needed once only.
-func readToken(path string) (string, error) {
-	if path == "" {
-		return "", nil
-	}
-	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	return strings.TrimSpace(string(data)), err
-}
+func agentCommand() *cobra.Command { return agentflags.Command("agent", etcdflags.Source()) }
 
 func authorityCommand() *cobra.Command {
 	var p process.Logging

@@ -47,8 +47,8 @@ Start with 'periplus up': a three-region mesh on this machine, to look at and to
 		}
 	}
 	add("start", upCommand(), downCommand())
-	add("operate", clusterCommand(), policyCommand(), explainCommand(), servicesCommand(), trustCommand(), dashboardCommand(), configCommand())
-	add("run", globalCommand(), agentCommand(), dataplane.Sidecar(), dataplane.EastWest(), authorityCommand(), demoCommand())
+	add("operate", clusterCommand(), policyCommand(), explainCommand(), servicesCommand(), workloadCommand(), trustCommand(), dashboardCommand(), configCommand())
+	add("run", globalCommand(), agentCommand(), dataplane.Sidecar(), dataplane.EastWest(), authorityCommand(), demoCommand(), envoyCommand(), svidCommand(), grpcCommand())
 	command.AddCommand(versionCommand())
 	command.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return cli.Exit(cli.ExitUsage, fmt.Errorf("%w\nSee '%s --help'.", err, c.CommandPath()))
