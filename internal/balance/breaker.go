@@ -2,8 +2,8 @@ package balance
 
 import "sync/atomic"
 
-// Limits are a cluster's circuit breaker thresholds (Envoy CircuitBreakers). Zero is Envoy's default: 1024, 1024,
-// 1024 and 3. A budget replaces MaxRetries.
+// Limits are a cluster's circuit breaker thresholds (Envoy CircuitBreakers); zero allows none. A budget replaces
+// MaxRetries.
 type Limits struct {
 	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
 	Retry                                               *RetryBudget
@@ -51,11 +51,20 @@ func (b *Breaker) AcquireRetry() bool {
 // ReleaseRetry ends a retry.
 func (b *Breaker) ReleaseRetry() { b.retries.Release() }
 
-func (b *Breaker) setLimits(l Limits) {
-	b.Connections.setLimit(l.MaxConnections, 1024)
-	b.Pending.setLimit(l.MaxPending, 1024)
-	b.Requests.setLimit(l.MaxRequests, 1024)
-	b.retries.setLimit(l.MaxRetries, 3)
+// DefaultLimits are Envoy's.
+func DefaultLimits() Limits {
+	return Limits{MaxConnections: 1024, MaxPending: 1024, MaxRequests: 1024, MaxRetries: 3}
+}
+
+func (b *Breaker) setLimits(l *Limits) {
+	if l == nil {
+		standard := DefaultLimits()
+		l = &standard
+	}
+	b.Connections.limit.Store(int64(l.MaxConnections))
+	b.Pending.limit.Store(int64(l.MaxPending))
+	b.Requests.limit.Store(int64(l.MaxRequests))
+	b.retries.limit.Store(int64(l.MaxRetries))
 	b.budget.Store(l.Retry)
 }
 
@@ -76,10 +85,3 @@ func (g *Gauge) Release() { g.used.Add(-1) }
 
 // Used is how many are in use.
 func (g *Gauge) Used() int64 { return g.used.Load() }
-
-func (g *Gauge) setLimit(limit, byDefault uint32) {
-	if limit == 0 {
-		limit = byDefault
-	}
-	g.limit.Store(int64(limit))
-}

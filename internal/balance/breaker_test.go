@@ -19,7 +19,9 @@ func TestRetryBudget(t *testing.T) {
 }
 
 func TestBreaker(t *testing.T) {
-	s := NewSet(Spec{Limits: Limits{MaxRequests: 2}}, nil)
+	limits := DefaultLimits()
+	limits.MaxRequests = 2
+	s := NewSet(Spec{Limits: &limits}, nil)
 	b := s.Breaker()
 	if !b.Requests.Acquire() || !b.Requests.Acquire() || b.Requests.Acquire() {
 		t.Error("want two of two requests and no third")
@@ -33,8 +35,11 @@ func TestBreaker(t *testing.T) {
 			t.Errorf("retry %d: got %v, want %v", i, got, want)
 		}
 	}
-	NewSet(Spec{Limits: Limits{Retry: &RetryBudget{MinConcurrency: 4}}}, s)
+	NewSet(Spec{Limits: &Limits{Retry: &RetryBudget{MinConcurrency: 4}}}, s)
 	if !b.AcquireRetry() || b.AcquireRetry() {
 		t.Error("want four retries within the budget and no fifth")
+	}
+	if NewSet(Spec{Limits: &Limits{}}, s); b.Requests.Acquire() {
+		t.Error("zero allows none")
 	}
 }

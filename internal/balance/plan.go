@@ -41,14 +41,14 @@ func newPlan(s *Set) *plan {
 	p.loads = newLoads(tallies, s.spec.OverprovisioningPercent, s.spec.PanicPercent)
 	for i, l := range s.levels {
 		if p.loads.panic[i] {
-			p.append(s, p.loads.healthy[i]+p.loads.degraded[i], l, anyHealth)
+			p.append(s, p.loads.healthy[i]+p.loads.degraded[i], l, anyHealth, true)
 			continue
 		}
-		p.append(s, p.loads.healthy[i], l, isHealthy)
+		p.append(s, p.loads.healthy[i], l, isHealthy, false)
 	}
 	for i, l := range s.levels {
 		if !p.loads.panic[i] {
-			p.append(s, p.loads.degraded[i], l, isDegraded)
+			p.append(s, p.loads.degraded[i], l, isDegraded, false)
 		}
 	}
 	return p
@@ -75,8 +75,8 @@ func isHealthy(h *Host) bool  { return h.health() == Healthy }
 func isDegraded(h *Host) bool { return h.health() == Degraded }
 
 // append adds the pool of those hosts of a level, with a share of the load, which may be none: a retry may use it.
-func (p *plan) append(s *Set, percent uint32, l level, use func(*Host) bool) {
-	made, ok := newPool(s, l, use)
+func (p *plan) append(s *Set, percent uint32, l level, use func(*Host) bool, panics bool) {
+	made, ok := newPool(s, l, use, panics)
 	if !ok {
 		return
 	}
@@ -86,8 +86,8 @@ func (p *plan) append(s *Set, percent uint32, l level, use func(*Host) bool) {
 	p.pools = append(p.pools, made)
 }
 
-// newPool is false if no host of the level is to be used. anyHealth, panic, ignores localities as Envoy does.
-func newPool(s *Set, l level, use func(*Host) bool) (pool, bool) {
+// newPool is false if no host of the level is to be used. A pool in panic disregards localities, as Envoy does.
+func newPool(s *Set, l level, use func(*Host) bool, panics bool) (pool, bool) {
 	var parts []part
 	made := pool{turn: new(atomic.Uint64)}
 	for _, loc := range l.localities {
@@ -105,6 +105,9 @@ func newPool(s *Set, l level, use func(*Host) bool) (pool, bool) {
 	}
 	if len(made.hosts) == 0 {
 		return pool{}, false
+	}
+	if panics {
+		parts = nil
 	}
 	parts = weighted(s, parts, made.hosts)
 	if s.hashes() {

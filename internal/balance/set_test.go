@@ -265,3 +265,29 @@ func BenchmarkNewSet(b *testing.B) {
 		})
 	}
 }
+
+// In panic every host of the level is used, whatever its locality weighs.
+func TestPanicDisregardsLocalities(t *testing.T) {
+	sick := hosts("x", 10)
+	for i := range sick[1:] {
+		sick[i+1].Health = Unhealthy
+	}
+	dead := hosts("y", 10)
+	for i := range dead {
+		dead[i].Health = Unhealthy
+	}
+	s := NewSet(Spec{PanicPercent: 50, LocalityWeighted: true, Random: seeded(), Levels: []Level{{Localities: []Locality{
+		{Zone: "x", Weight: 1, Hosts: sick}, {Zone: "y", Weight: 2, Hosts: dead},
+	}}}}, nil)
+	zones := map[string]int{}
+	for range 200 {
+		h, err := s.Pick(Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		zones[h.Zone]++
+	}
+	if zones["x"] != 100 || zones["y"] != 100 {
+		t.Error(zones)
+	}
+}

@@ -59,7 +59,7 @@ type Spec struct {
 	MinRing, MaxRing uint64
 	// Outlier: nil is no outlier detection.
 	Outlier *OutlierConfig
-	Limits  Limits
+	Limits  *Limits // nil: DefaultLimits
 	// Random yields uniform numbers and must be safe for concurrent use. Nil: math/rand/v2.
 	Random func() uint64
 }

@@ -3,6 +3,7 @@ package balance
 import (
 	"encoding/binary"
 	"math/bits"
+	"slices"
 )
 
 // XXH64 (xxhash specification, section "XXH64 algorithm description"): what Envoy hashes hosts and requests with.
@@ -21,6 +22,14 @@ func Hash(b []byte) uint64 { return xxhash64(b, 0) }
 func HashString(s string) uint64 {
 	var short [128]byte
 	return xxhash64(append(short[:0], s...), 0)
+}
+
+// HashStrings is the hash of several values of one header: equal to Envoy's, whatever their order.
+func HashStrings(values []string) (hash uint64) {
+	for _, v := range slices.Sorted(slices.Values(values)) {
+		hash = xxhash64([]byte(v), hash)
+	}
+	return hash
 }
 
 func xxhash64(b []byte, seed uint64) uint64 {

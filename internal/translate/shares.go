@@ -28,7 +28,11 @@ func (a Assignment) Shares() Shares {
 	out := Shares{Levels: make([]float64, len(loads)), Endpoints: make([][]float64, len(loads)), Panic: panics}
 	for i, level := range a.Levels {
 		out.Levels[i] = float64(loads[i]) / 100
-		out.Endpoints[i] = spread(level, out.Levels[i], panics[i])
+		if panics[i] {
+			out.Endpoints[i] = spreadInPanic(level, out.Levels[i])
+		} else {
+			out.Endpoints[i] = spread(level, out.Levels[i])
+		}
 	}
 	return out
 }
@@ -106,8 +110,21 @@ func totalPanic(loads, total []uint32) {
 	loads[first] += left
 }
 
+// spreadInPanic divides a level's share over all its hosts: neither health nor localities count.
+func spreadInPanic(level []Placed, share float64) []float64 {
+	var sum uint64
+	for i := range level {
+		sum += uint64(level[i].Weight)
+	}
+	shares := make([]float64, len(level))
+	for i := range level {
+		shares[i] = share * float64(level[i].Weight) / float64(sum)
+	}
+	return shares
+}
+
 // spread divides a level's share over its localities, by weight and availability, and then over their hosts.
-func spread(level []Placed, share float64, panicking bool) []float64 {
+func spread(level []Placed, share float64) []float64 {
 	type locality struct {
 		total, healthy uint32
 		hostWeight     uint64 // of the hosts that get requests
@@ -124,7 +141,7 @@ func spread(level []Placed, share float64, panicking bool) []float64 {
 		if level[i].Health == mesh.Healthy {
 			l.healthy++
 		}
-		if panicking || level[i].Health == mesh.Healthy {
+		if level[i].Health == mesh.Healthy {
 			l.hostWeight += uint64(level[i].Weight)
 		}
 	}
@@ -134,17 +151,13 @@ func spread(level []Placed, share float64, panicking bool) []float64 {
 		if l.effective > 0 {
 			continue
 		}
-		available := availability(l.healthy, l.total)
-		if panicking {
-			available = 100
-		}
-		l.effective = float64(level[i].LocalityWeight) * float64(available)
+		l.effective = float64(level[i].LocalityWeight) * float64(availability(l.healthy, l.total))
 		sum += l.effective
 	}
 	shares := make([]float64, len(level))
 	for i := range level {
 		l := localities[level[i].Locality]
-		if sum > 0 && l.hostWeight > 0 && (panicking || level[i].Health == mesh.Healthy) {
+		if sum > 0 && l.hostWeight > 0 && level[i].Health == mesh.Healthy {
 			shares[i] = share * l.effective / sum * float64(level[i].Weight) / float64(l.hostWeight)
 		}
 	}

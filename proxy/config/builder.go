@@ -83,7 +83,7 @@ func (b *Builder) Apply(u Update) (*Config, error) {
 	}
 	for _, r := range u.Upserts {
 		if err := b.upsert(next, u.Type, r); err != nil {
-			problems = append(problems, fmt.Errorf("%s %q: %w", short(u.Type), r.Name, err))
+			problems = append(problems, Refusal{u.Type, r.Name, err})
 		}
 	}
 	b.answered[u.Type] = true
@@ -92,6 +92,19 @@ func (b *Builder) Apply(u Update) (*Config, error) {
 	b.latest = next
 	return next, errors.Join(problems...)
 }
+
+// Refusal is why one resource was not taken in.
+type Refusal struct {
+	Type xds.Type
+	Name string
+	Err  error
+}
+
+func (r Refusal) Error() string { return fmt.Sprintf("%s %q: %v", short(r.Type), r.Name, r.Err) }
+func (r Refusal) Unwrap() error { return r.Err }
+
+// Refused is the resource's name.
+func (r Refusal) Refused() string { return r.Name }
 
 // short is the last part of a type URL: "Cluster".
 func short(t xds.Type) string { return string(t[strings.LastIndexByte(string(t), '.')+1:]) }

@@ -247,6 +247,12 @@ func TestDecoded(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
+	trusting, hcm := httpListener(t, "l", "r"), new(hcmv3.HttpConnectionManager)
+	if err := trusting.FilterChains[0].Filters[0].GetTypedConfig().UnmarshalTo(hcm); err != nil {
+		t.Fatal(err)
+	}
+	hcm.UseRemoteAddress = wrapperspb.Bool(true)
+	trusting.FilterChains[0].Filters[0] = filter(t, "hcm", hcm)
 	cluster := func(change func(*clusterv3.Cluster)) Update {
 		c := edsCluster(t, "x")
 		change(c)
@@ -297,11 +303,15 @@ func TestRefused(t *testing.T) {
 		"injection": {route(func(r *routev3.RouteConfiguration) {
 			r.VirtualHosts[0].Routes[0].RequestHeadersToAdd[0].Header.Value = "a\r\nb: c"
 		}), "cannot be set"},
-		"filter":   {listener(func(l *listenerv3.Listener) { l.FilterChains[0].Filters[0] = filter(t, "x", &typev3.Percent{}) }), `filter_chains[0].filters[0].typed_config`},
-		"no chain": {listener(func(l *listenerv3.Listener) { l.FilterChains = nil }), "filter_chains"},
-		"same":     {listener(func(l *listenerv3.Listener) { l.FilterChains = append(l.FilterChains, l.FilterChains[0]) }), "same as"},
-		"port":     {listener(func(l *listenerv3.Listener) { l.Address = address("127.0.0.1", 70000) }), "70000"},
-		"gap":      {endpoints(func(e *endpointv3.ClusterLoadAssignment) { e.Endpoints[0].Priority = 1 }), "priority 1 is used"},
+		"priority": {route(func(r *routev3.RouteConfiguration) {
+			r.VirtualHosts[0].Routes[0].GetRoute().Priority = corev3.RoutingPriority_HIGH
+		}), "priority"},
+		"remote address": {one(t, xds.Listener, "l", trusting), "use_remote_address"},
+		"filter":         {listener(func(l *listenerv3.Listener) { l.FilterChains[0].Filters[0] = filter(t, "x", &typev3.Percent{}) }), `filter_chains[0].filters[0].typed_config`},
+		"no chain":       {listener(func(l *listenerv3.Listener) { l.FilterChains = nil }), "filter_chains"},
+		"same":           {listener(func(l *listenerv3.Listener) { l.FilterChains = append(l.FilterChains, l.FilterChains[0]) }), "same as"},
+		"port":           {listener(func(l *listenerv3.Listener) { l.Address = address("127.0.0.1", 70000) }), "70000"},
+		"gap":            {endpoints(func(e *endpointv3.ClusterLoadAssignment) { e.Endpoints[0].Priority = 1 }), "priority 1 is used"},
 		"host name": {endpoints(func(e *endpointv3.ClusterLoadAssignment) {
 			e.Endpoints[0].LbEndpoints[0].GetEndpoint().Address = address("example.com", 80)
 		}), "not an IP address"},

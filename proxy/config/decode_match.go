@@ -24,6 +24,9 @@ func decodeMatch(p problems, pb *routev3.RouteMatch) RouteMatch {
 		if query.GetStringMatch() != nil {
 			match.Value = decodeString(p.at("query_parameters", i).in("string_match"), query.GetStringMatch())
 		}
+		if _, ok := query.GetQueryParameterMatchSpecifier().(*routev3.QueryParameterMatcher_PresentMatch); ok {
+			match.Absent = !query.GetPresentMatch()
+		}
 		m.Query = append(m.Query, match)
 	}
 	return m

@@ -40,7 +40,8 @@ func decodeHost(p problems, pb *routev3.VirtualHost, seen map[string]bool) *Virt
 	p.unsupported("request_mirror_policies", len(pb.GetRequestMirrorPolicies()) > 0)
 	p.unsupported("typed_per_filter_config", len(pb.GetTypedPerFilterConfig()) > 0)
 	h := &VirtualHost{
-		Name: pb.GetName(), IncludeAttempts: pb.GetIncludeRequestAttemptCount(), Headers: headerOps(p, pb),
+		Name: pb.GetName(), IncludeAttempts: pb.GetIncludeRequestAttemptCount(),
+		AttemptsInResponse: pb.GetIncludeAttemptCountInResponse(), Headers: headerOps(p, pb),
 		Retry: decodeRetry(p.in("retry_policy"), pb.GetRetryPolicy()),
 	}
 	for _, domain := range pb.GetDomains() {
@@ -100,11 +101,9 @@ func decodeForward(p problems, pb *routev3.RouteAction) *Forward {
 		GRPCTimeoutMax:    p.duration("max_stream_duration.grpc_timeout_header_max", limits.GetGrpcTimeoutHeaderMax(), 0),
 		Retry:             decodeRetry(p.in("retry_policy"), pb.GetRetryPolicy()),
 		PrefixRewrite:     pb.GetPrefixRewrite(), HostRewrite: pb.GetHostRewriteLiteral(),
-		ClusterNotFound: 503,
+		ClusterNotFound: 503, AppendForwardedHost: pb.GetAppendXForwardedHost(),
 	}
-	if pb.GetPriority() == corev3.RoutingPriority_HIGH {
-		f.Priority = HighPriority
-	}
+	p.unsupported("priority", pb.GetPriority() != corev3.RoutingPriority_DEFAULT) // there is one circuit breaker
 	if pb.GetClusterNotFoundResponseCode() == routev3.RouteAction_NOT_FOUND {
 		f.ClusterNotFound = 404
 	}

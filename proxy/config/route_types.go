@@ -25,6 +25,8 @@ type VirtualHost struct {
 	Headers HeaderOps
 	// IncludeAttempts: send x-envoy-attempt-count upstream.
 	IncludeAttempts bool
+	// AttemptsInResponse: send it downstream too.
+	AttemptsInResponse bool
 }
 
 // Route has exactly one of Forward, Direct and Redirect.
@@ -106,8 +108,9 @@ type IntRange struct{ Start, End int64 }
 
 // QueryMatch: of a query parameter; Value nil means present.
 type QueryMatch struct {
-	Name  string
-	Value *StringMatch
+	Name   string
+	Value  *StringMatch // nil: any
+	Absent bool         // instead: the parameter must not be there
 }
 
 // Forward sends a request to a cluster.
@@ -118,14 +121,16 @@ type Forward struct {
 	IdleTimeout time.Duration     // of the stream; 0: the listener's
 	// MaxStreamDuration; 0: none. GRPCTimeoutMax > 0: grpc-timeout is honoured up to it.
 	MaxStreamDuration, GRPCTimeoutMax time.Duration
-	Retry                             *RetryPolicy // nil: the virtual host's
-	PrefixRewrite                     string       // replaces the matched prefix or path
-	RegexRewrite                      *RegexRewrite
-	HostRewrite                       string
-	Hash                              []HashPolicy
-	Priority                          Priority
-	ClusterNotFound                   int // status for a dangling reference; default 503
-	Websocket                         *bool
+	// AppendForwardedHost: a rewritten host is kept in x-forwarded-host.
+	AppendForwardedHost bool
+	Retry               *RetryPolicy // nil: the virtual host's
+	PrefixRewrite       string       // replaces the matched prefix or path
+	RegexRewrite        *RegexRewrite
+	HostRewrite         string
+	Hash                []HashPolicy
+	Priority            Priority
+	ClusterNotFound     int // status for a dangling reference; default 503
+	Websocket           *bool
 }
 
 // RegexRewrite replaces all matches in the path; Substitution uses Go's ${1}.

@@ -97,13 +97,10 @@ type HTTP struct {
 	MaxHeaderKiB         uint32        // never 0; default 60
 	MaxConcurrentStreams uint32        // HTTP/2; never 0; default 100
 	ServerName           string        // "" means the proxy's own
-	UseRemoteAddress     bool
-	XFFTrustedHops       uint32
 	ForwardClientCert    ForwardClientCert
 	PreserveRequestID    bool // preserve_external_request_id
 	NormalizePath        bool
 	MergeSlashes         bool
-	StripAnyPort         bool // strip_any_host_port
 	Websocket            bool // upgrade_configs: websocket
 	// Connect: upgrade_configs: CONNECT; the proxy refuses the method otherwise.
 	Connect bool

@@ -33,7 +33,10 @@ type Call struct {
 	// Until is when the whole response must have been sent; zero: never.
 	Until time.Time
 	Reply Reply // the answer, after a method returned false
+	// Cookie is a Set-Cookie for the response, which keeps the client with its host; "" is none.
+	Cookie string
 
+	life     time.Time // the end of max_stream_duration; zero: none
 	start    time.Time
 	hash     balance.Request
 	tried    []string
@@ -49,13 +52,15 @@ func (v *View) Start(c *Call, q *route.Request, h *config.HTTP, now time.Time) b
 	*c = Call{start: now, tried: tried}
 	c.Route = v.Table(h).Match(q)
 	switch {
-	case c.Route == nil, c.Route.NonForwarding:
+	case c.Route == nil:
 		return c.answer(http.StatusNotFound, record.NoRoute, "", "route_not_found")
+	case c.Route.NonForwarding:
+		return c.answer(http.StatusServiceUnavailable, record.NoCluster, "", "cluster_not_found")
 	case c.Route.Direct != nil:
 		return c.answer(c.Route.Direct.Status, 0, string(c.Route.Direct.Body), "direct_response")
 	case c.Route.Redirect != nil:
 		c.Reply.Location = c.Route.Location(q)
-		return c.answer(c.Route.Redirect.Status, 0, "", "redirect")
+		return c.answer(c.Route.Redirect.Status, 0, "", "direct_response")
 	}
 	c.Destination = c.Route.Choose(q.Random >> 20)
 	if c.Cluster = v.Cluster(c.Destination.Cluster); c.Cluster == nil {
@@ -69,11 +74,9 @@ func (v *View) Start(c *Call, q *route.Request, h *config.HTTP, now time.Time) b
 }
 
 func (c *Call) startForward(q *route.Request) bool {
-	if t := c.Route.Forward.Timeout; t > 0 {
-		c.Until = c.start.Add(t)
-	}
+	c.startTimeouts(q)
 	if len(c.Route.Forward.Hash) > 0 {
-		c.hash.Hash, c.hash.HasHash = c.Route.Hash(q)
+		c.hash.Hash, c.hash.HasHash, c.Cookie = c.Route.Hash(q)
 	}
 	e := c.Cluster.endpoints
 	if e != nil && e.DropPermillion > 0 && rand.Uint32N(1_000_000) < e.DropPermillion {
@@ -125,16 +128,6 @@ func (c *Call) overflow() bool {
 }
 
 func (c *Call) wasTried(h *balance.Host) bool { return slices.Contains(c.tried, h.Address) }
-
-// TryUntil is the deadline of the current attempt's response head; zero: none.
-func (c *Call) TryUntil(now time.Time) time.Time {
-	if p := c.Route.Retry; p != nil && p.PerTryTimeout > 0 {
-		if by := now.Add(p.PerTryTimeout); c.Until.IsZero() || by.Before(c.Until) {
-			return by
-		}
-	}
-	return c.Until
-}
 
 // Done ends an attempt and tells outlier detection: with a status for route.Responded, else with what went wrong.
 // A request that the client gave up, or the proxy refused, is told to nobody: pass route.NoUpstream.
@@ -233,10 +226,10 @@ func (c *Call) Fail(o route.Outcome) {
 		c.failed("remote connection failure", http.StatusServiceUnavailable, record.ConnectFailure)
 	case route.OverflowedPool:
 		c.overflow()
-	case route.Refused:
+	case route.Refused, route.StreamReset:
 		c.failed("remote reset", http.StatusServiceUnavailable, record.RemoteReset)
 	case route.TriedTooLong:
-		c.answer(http.StatusGatewayTimeout, record.Timeout|c.Reply.Flags, "upstream request timeout", "response_timeout")
+		c.failLate(c.now())
 	default:
 		c.failed("connection termination", http.StatusServiceUnavailable, record.ConnectionTermination)
 	}

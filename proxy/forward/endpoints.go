@@ -86,8 +86,12 @@ func outlier(o *config.Outlier) *balance.OutlierConfig {
 	return out
 }
 
-func limits(b *config.Breaker) balance.Limits {
-	out := balance.Limits{MaxConnections: b.MaxConnections, MaxPending: b.MaxPending, MaxRequests: b.MaxRequests, MaxRetries: b.MaxRetries}
+// limits of a breaker; nil, the defaults, of one that was not configured.
+func limits(b *config.Breaker) *balance.Limits {
+	if *b == (config.Breaker{}) {
+		return nil
+	}
+	out := &balance.Limits{MaxConnections: b.MaxConnections, MaxPending: b.MaxPending, MaxRequests: b.MaxRequests, MaxRetries: b.MaxRetries}
 	if b.RetryBudgetPercent > 0 {
 		out.Retry = &balance.RetryBudget{Percent: b.RetryBudgetPercent, MinConcurrency: b.RetryBudgetMin}
 	}

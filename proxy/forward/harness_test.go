@@ -81,6 +81,7 @@ type option func(*config.Config, *config.Forward, *config.Settings)
 func newProxy(t testing.TB, upstreams []string, options ...option) *proxy {
 	t.Helper()
 	settings := &config.Settings{Name: "up", ConnectTimeout: time.Second, IdleTimeout: time.Hour}
+	settings.Breakers[config.DefaultPriority] = config.Breaker{MaxConnections: 1024, MaxPending: 1024, MaxRequests: 1024, MaxRetries: 3}
 	settings.Balance.Policy = config.RoundRobin
 	endpoints := &config.Endpoints{Name: "up", Overprovisioning: 140, Localities: []config.Locality{{Region: "eu", Weight: 1}}}
 	for _, u := range upstreams {

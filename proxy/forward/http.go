@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
-	"strconv"
 	"time"
 
 	"github.com/periplus-mesh/periplus/internal/balance"
@@ -136,6 +135,9 @@ func (s *session) reply(x *http1.Exchange) {
 			}
 		}
 	}
+	if s.call.Attempts > 0 {
+		fields = append(fields, s.attempts()...)
+	}
 	x.Reply(a.Status, a.Body, fields...)
 }
 
@@ -147,11 +149,15 @@ func (s *session) prepare(x *http1.Exchange) {
 	if _, ok := x.Request.ForwardedProto(); !ok {
 		e.Set = append(e.Set, http1.Pair{Name: "x-forwarded-proto", Value: s.query.Scheme})
 	}
+	e.Remove = append(e.Remove, "x-envoy-internal") // which only an Envoy that knows who is inside may say
 	s.clientCert(e)
+	if e.Path = s.call.Route.RewritePath(&s.query); e.Path != "" {
+		e.Set = append(e.Set, http1.Pair{Name: "x-envoy-original-path", Value: x.Request.Path})
+	}
 	if d.HostRewrite != "" {
 		e.Host = d.HostRewrite
+		s.keepHost(x.Request.Host)
 	}
-	e.Path = s.call.Route.RewritePath(&s.query)
 	x.Until = s.call.Until
 	if x.Idle = s.call.Route.Forward.IdleTimeout; x.Idle == 0 {
 		x.Idle = s.c.HTTP.StreamIdleTimeout
@@ -243,29 +249,10 @@ func outcomeOf(err error) route.Outcome {
 	switch {
 	case errors.Is(err, http1.ErrTimeout):
 		return route.TriedTooLong
-	case errors.Is(err, http1.ErrClientGone), errors.Is(err, http1.ErrBody), errors.Is(err, http1.ErrSlow):
+	case errors.Is(err, http1.ErrClientGone), errors.Is(err, http1.ErrBody), errors.Is(err, http1.ErrSlow), errors.Is(err, http1.ErrIdle):
 		return route.NoUpstream
 	}
 	return route.Reset
-}
-
-// countAttempt sets x-envoy-attempt-count.
-func (s *session) countAttempt() {
-	if !s.call.Route.VirtualHost.IncludeAttempts {
-		return
-	}
-	const name = "x-envoy-attempt-count"
-	value := "1"
-	if s.call.Attempts > 1 {
-		value = strconv.Itoa(s.call.Attempts)
-	}
-	for i := range s.edit.Set {
-		if s.edit.Set[i].Name == name {
-			s.edit.Set[i].Value = value
-			return
-		}
-	}
-	s.edit.Set = append(s.edit.Set, http1.Pair{Name: name, Value: value})
 }
 
 // again finishes the exchange, or tells that there shall be another attempt.
@@ -334,6 +321,10 @@ func (s *session) relay(x *http1.Exchange, up *http1.Conn, status int, now time.
 	if len(d.Headers.Response)+len(d.Headers.RemoveResponse) > 0 {
 		applyOps(&s.response, func(name string) bool { return up.Response().Has(name) }, d.Headers.RemoveResponse, d.Headers.Response)
 	}
+	s.response.Set = append(s.response.Set, s.attempts()...)
+	if s.call.Cookie != "" {
+		s.response.Add = append(s.response.Add, http1.Pair{Name: "set-cookie", Value: s.call.Cookie})
+	}
 	reusable, err := x.Relay(up, &s.response)
 	if err != nil {
 		s.cut(err)
@@ -350,6 +341,9 @@ func (s *session) cut(err error) {
 	switch {
 	case errors.Is(err, http1.ErrClientGone), errors.Is(err, http1.ErrSlow), errors.Is(err, http1.ErrBody):
 		s.gone()
+	case errors.Is(err, http1.ErrIdle):
+		s.record.Flags |= record.StreamIdle
+		s.record.Details = "stream_idle_timeout"
 	case errors.Is(err, http1.ErrTimeout):
 		s.record.Flags |= record.Timeout
 		s.record.Details = "response_timeout"
@@ -370,6 +364,8 @@ func (s *session) fail(x *http1.Exchange, r result) {
 		s.gone()
 		x.Truncated = true
 		return
+	case errors.Is(r.err, http1.ErrIdle):
+		s.call.FailIdle()
 	case errors.Is(r.err, http1.ErrSlow):
 		s.call.Reply = slow(!x.ReceiveBy.IsZero() && !time.Now().Before(x.ReceiveBy))
 	case errors.Is(r.err, http1.ErrBody):

@@ -17,8 +17,9 @@ const patience = 500 * time.Millisecond
 var (
 	// ErrClientGone: the client closed, or broke its request; there is nobody to answer.
 	ErrClientGone = errors.New("client is gone")
-	// ErrTimeout: the deadline given to Await, or the idle timeout, passed.
+	// ErrTimeout: the deadline given to Await passed. ErrIdle: nothing came for Idle.
 	ErrTimeout = errors.New("timed out")
+	ErrIdle    = errors.New("idle for too long")
 	// ErrClosed wraps the end of an upstream connection.
 	ErrClosed = errors.New("upstream closed")
 	// ErrSlow: the client did not send the whole request by ReceiveBy, or nothing of it for Idle. It is answered 408.
@@ -51,6 +52,7 @@ type Exchange struct {
 	up      *Conn
 	by      time.Time
 	expired bool
+	idled   bool  // for want of bytes, not by a deadline
 	fresh   int64 // bytes of the response when the last idle period began
 
 	reading receiving // the waiter of reads from the client
@@ -247,10 +249,10 @@ func (x *Exchange) sent() bool {
 	}
 }
 
-// Await reads the head of the final response; by is its deadline, zero: none. Errors wrap ErrTimeout, ErrClientGone,
+// Await reads the head of the final response; by is its deadline, zero: none. Errors wrap ErrTimeout, ErrIdle, ErrClientGone,
 // ErrBody, ErrMalformed, ErrTooLarge or ErrClosed.
 func (x *Exchange) Await(up *Conn, by time.Time) (*Response, error) {
-	x.by, x.expired, x.fresh = by, false, -1
+	x.by, x.expired, x.idled, x.fresh = by, false, false, -1
 	up.wait = x
 	x.arm(up)
 	for {
@@ -308,6 +310,8 @@ func (x *Exchange) why(err error) error {
 			return x.clientError(x.readErr)
 		}
 		return ErrClientGone
+	case x.expired && x.idled:
+		return ErrIdle
 	case x.expired:
 		return ErrTimeout
 	case errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge):
@@ -320,8 +324,9 @@ func (x *Exchange) why(err error) error {
 func (x *Exchange) timedOut(up *Conn) bool {
 	now := time.Now()
 	idle := x.Idle > 0 && x.fresh == up.body.total
-	if x.gone.Load() || !x.by.IsZero() && !now.Before(x.by) || idle && x.watching != nil {
-		x.expired = !x.gone.Load()
+	late := !x.by.IsZero() && !now.Before(x.by)
+	if x.gone.Load() || late || idle && x.watching != nil {
+		x.expired, x.idled = !x.gone.Load(), !late
 		return false
 	}
 	x.watch()

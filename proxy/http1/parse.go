@@ -243,12 +243,12 @@ func (r *Request) absolute() (string, error) {
 	default:
 		return "", malformed("request target")
 	}
-	slash := strings.IndexByte(rest, '/')
-	if slash < 0 {
-		return "", malformed("request target")
+	host, path := rest, "/"
+	if slash := strings.IndexByte(rest, '/'); slash >= 0 {
+		host, path = rest[:slash], rest[slash:]
 	}
-	if !equalFold(rest[:slash], r.Host) {
+	if !equalFold(host, r.Host) {
 		return "", malformed("host differs from the request target")
 	}
-	return rest[slash:], nil
+	return path, nil
 }

@@ -18,7 +18,7 @@ func (x *Exchange) Relay(up *Conn, e *Edit) (reusable bool, err error) {
 		return false, x.tunnel(up, e)
 	}
 	c := x.client
-	x.by, x.expired = x.Until, false
+	x.by, x.expired, x.idled = x.Until, false, false
 	chunk := x.appendHead(response, e)
 	x.Status = response.Status
 	readErr, writeErr := relay(c, &up.body, chunk)
@@ -105,7 +105,9 @@ func (x *Exchange) Reply(status int, body string, fields ...Pair) {
 	if body != "" {
 		c.out = appendField(c.out, "Content-Type", "text/plain")
 	}
-	c.out = appendLength(c.out, int64(len(body)))
+	if status != http.StatusNoContent { // RFC 9110, section 8.6
+		c.out = appendLength(c.out, int64(len(body)))
+	}
 	c.out = append(x.appendConnection(c.out), "\r\n"...)
 	if x.Request.Method != "HEAD" {
 		c.out = append(c.out, body...)

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -64,39 +63,25 @@ func (x *stream) prepare() *http.Request {
 	if header.Get("X-Forwarded-Proto") == "" {
 		header.Set("X-Forwarded-Proto", x.query.Scheme)
 	}
+	header.Del("X-Envoy-Internal") // which only an Envoy that knows who is inside may say
 	x.clientCert(header)
 	mutate(header, d.Headers.RemoveRequest, d.Headers.Request)
 	header.Del("Expect")
 	path := x.call.Route.RewritePath(&x.query)
 	if path == "" {
 		path = x.record.Path
+	} else {
+		header.Set("X-Envoy-Original-Path", x.record.Path)
 	}
 	path, query, asked := strings.Cut(path, "?")
 	host := x.r.Host
 	if d.HostRewrite != "" {
 		host = d.HostRewrite
+		x.keepHost(header)
 	}
 	return &http.Request{
 		Method: x.r.Method, Host: host, Header: header, ContentLength: x.r.ContentLength, Trailer: x.r.Trailer,
 		URL: &url.URL{Scheme: "http", Opaque: path, RawQuery: query, ForceQuery: asked},
-	}
-}
-
-// clientCert applies forward_client_cert_details; nobody's word is taken but that of the certificate.
-func (x *stream) clientCert(header http.Header) {
-	const name = "X-Forwarded-Client-Cert"
-	switch x.http.ForwardClientCert {
-	case config.SanitizeXFCC, config.SanitizeSetXFCC:
-		header.Del(name)
-	}
-	if x.conn.ClientCert == "" {
-		return
-	}
-	switch x.http.ForwardClientCert {
-	case config.SanitizeSetXFCC:
-		header.Set(name, x.conn.ClientCert)
-	case config.AppendForwardXFCC:
-		header.Add(name, x.conn.ClientCert)
 	}
 }
 
@@ -142,20 +127,9 @@ func (x *stream) attempt(head *http.Request) (again bool) {
 		return false
 	}
 	x.call.Responded(status, now)
-	watch.until(x.streamUntil(), errTimeout)
+	watch.until(x.call.Until, errTimeout)
 	x.relay(ctx, up, response, watch)
 	return false
-}
-
-// streamUntil is the end of the whole exchange: the route's timeout and its max_stream_duration.
-func (x *stream) streamUntil() time.Time {
-	until := x.call.Until
-	if limit := x.call.Route.Forward.MaxStreamDuration; limit > 0 {
-		if by := x.record.Start.Add(limit); until.IsZero() || by.Before(until) {
-			until = by
-		}
-	}
-	return until
 }
 
 func (x *stream) mayRetry(o route.Outcome, status, grpc int) bool {
@@ -197,12 +171,6 @@ func (x *stream) http2Upstream() bool {
 	return x.call.Cluster.Settings.Protocol != config.UpstreamHTTP1
 }
 
-func (x *stream) countAttempt(header http.Header) {
-	if x.call.Route.VirtualHost.IncludeAttempts {
-		header.Set("X-Envoy-Attempt-Count", strconv.Itoa(x.call.Attempts))
-	}
-}
-
 // errConnect: nothing was sent.
 type errConnect struct{ error }
 
@@ -235,6 +203,8 @@ func outcomeOf(ctx context.Context, err error) route.Outcome {
 		return route.ConnectFailed
 	case refused(err):
 		return route.Refused
+	case errors.As(err, new(http2.StreamError)):
+		return route.StreamReset
 	}
 	return route.Reset
 }
@@ -271,6 +241,10 @@ func (x *stream) relay(ctx context.Context, up *upstream, response *http.Respons
 	mutate(header, x.call.Destination.Headers.RemoveResponse, x.call.Destination.Headers.Response)
 	if _, ok := header["Content-Type"]; !ok {
 		header["Content-Type"] = nil // net/http guesses otherwise
+	}
+	x.countInResponse(header)
+	if x.call.Cookie != "" {
+		header.Add("Set-Cookie", x.call.Cookie)
 	}
 	x.record.Code, x.record.GRPC = response.StatusCode, grpcStatus(response.Header)
 	x.w.WriteHeader(response.StatusCode)

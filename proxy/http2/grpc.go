@@ -27,7 +27,9 @@ func (x *stream) replyGRPC(a *forward.Reply) {
 	header := x.w.Header()
 	header.Set("Content-Type", "application/grpc")
 	header.Set("Grpc-Status", strconv.Itoa(status))
-	header.Set("Grpc-Message", grpcMessage(a.Body))
+	if a.Body != "" {
+		header.Set("Grpc-Message", grpcMessage(a.Body))
+	}
 	x.record.Code, x.record.GRPC = http.StatusOK, status
 	x.w.WriteHeader(http.StatusOK)
 }

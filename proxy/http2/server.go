@@ -27,12 +27,18 @@ type Config struct {
 	Own      string          // own SPIFFE ID, for records
 	// MaxReplay is how much of a body is kept for another attempt, in bytes. 0: 64 KiB.
 	MaxReplay int
-	Log       *slog.Logger // nil: discards
+	// GoAwayGrace is how long a drain still takes streams from clients that may not have heard of it: more than a round
+	// trip to any of them. 0: 1 s.
+	GoAwayGrace time.Duration
+	Log         *slog.Logger // nil: discards
 }
 
 func (c *Config) validate() {
 	if c.MaxReplay == 0 {
 		c.MaxReplay = 64 << 10
+	}
+	if c.GoAwayGrace == 0 {
+		c.GoAwayGrace = time.Second
 	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -44,10 +50,12 @@ type Server struct {
 	config    Config
 	upstreams upstreams
 
-	mu       sync.Mutex
-	servers  map[*http.Server]*queue // guarded by mu; one per connection
-	draining bool                    // guarded by mu
-	empty    chan struct{}           // guarded by mu; closed when servers is empty and somebody waits
+	telling sync.WaitGroup // those that say GOAWAY
+
+	mu      sync.Mutex
+	servers map[*http.Server]*queue // guarded by mu; one per connection
+	until   context.Context         // guarded by mu; Drain's, nil before
+	empty   chan struct{}           // guarded by mu; closed when servers is empty and somebody waits
 }
 
 // New returns a Server.
@@ -63,10 +71,7 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn, c forward.Connect
 		downstream: forward.AddrPort(conn.RemoteAddr()), local: forward.AddrPort(conn.LocalAddr())}
 	server := session.httpServer()
 	q := &queue{conn: &closing{Conn: conn, closed: make(chan struct{})}, done: make(chan struct{})}
-	if !s.enter(server, q) {
-		conn.Close()
-		return
-	}
+	defer s.enter(server, q)()
 	defer s.leave(server)
 	// A clear text server that knows HTTP/2 alone: TLS, where there is any, was terminated before.
 	_ = server.Serve(q)
@@ -89,20 +94,27 @@ func (s *session) httpServer() *http.Server {
 	}
 }
 
-func (s *Server) enter(server *http.Server, q *queue) bool {
+// enter takes a connection, during a drain too: its client may have sent a request with the handshake. The caller must
+// call the function that it returns.
+func (s *Server) enter(server *http.Server, q *queue) (end func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
-		return false
-	}
 	s.servers[server] = q
-	return true
+	if s.until == nil {
+		return func() {}
+	}
+	s.sendOff(server, q)
+	stop := context.AfterFunc(s.until, func() { _ = q.conn.Close() })
+	return func() { stop() }
 }
 
 func (s *Server) leave(server *http.Server) {
 	_ = server.Close()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if final := s.servers[server].final; final != nil {
+		final.Stop()
+	}
 	delete(s.servers, server)
 	if len(s.servers) == 0 && s.empty != nil {
 		close(s.empty)
@@ -125,49 +137,13 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// Drain sends GOAWAY on every connection, and refuses new ones. Streams that run finish.
-func (s *Server) Drain(ctx context.Context) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.draining = true
-	ended, cancel := context.WithCancel(ctx)
-	cancel() // Shutdown says GOAWAY at once and would then wait, which Wait does
-	for server := range s.servers {
-		_ = server.Shutdown(ended)
-	}
-}
-
-// Wait returns when no connection is left; when ctx ends it closes those that are.
-func (s *Server) Wait(ctx context.Context) {
-	s.mu.Lock()
-	if len(s.servers) == 0 {
-		s.mu.Unlock()
-		return
-	}
-	if s.empty == nil {
-		s.empty = make(chan struct{})
-	}
-	empty := s.empty
-	s.mu.Unlock()
-	select {
-	case <-empty:
-	case <-ctx.Done():
-		s.mu.Lock()
-		for server, q := range s.servers {
-			_ = server.Close()
-			_ = q.conn.Close()
-		}
-		s.mu.Unlock()
-		<-empty
-	}
-}
-
 // queue is a listener with one connection: net/http serves listeners only.
 type queue struct {
 	conn  *closing
 	taken atomic.Bool
 	once  sync.Once
 	done  chan struct{}
+	final *time.Timer // guarded by the Server's mu; nil: no drain
 }
 
 func (q *queue) Accept() (net.Conn, error) {
@@ -183,16 +159,3 @@ func (q *queue) Close() error {
 }
 
 func (q *queue) Addr() net.Addr { return q.conn.LocalAddr() }
-
-// closing tells when it is closed, and hides what is below: net/http must not see that it may be TLS.
-type closing struct {
-	net.Conn
-	once   sync.Once
-	closed chan struct{}
-}
-
-func (c *closing) Close() error {
-	err := c.Conn.Close()
-	c.once.Do(func() { close(c.closed) })
-	return err
-}

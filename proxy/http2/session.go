@@ -188,12 +188,16 @@ func (x *stream) reply() {
 	if x.call.Route != nil {
 		mutate(header, nil, x.call.Route.Headers.Response)
 	}
+	x.countInResponse(header)
 	if x.grpc {
 		x.replyGRPC(a)
 		return
 	}
 	x.record.Code = a.Status
-	header.Set("Content-Type", "text/plain")
+	header["Content-Type"] = nil // net/http guesses otherwise
+	if a.Body != "" {
+		header.Set("Content-Type", "text/plain")
+	}
 	x.w.WriteHeader(a.Status)
 	if x.r.Method != http.MethodHead {
 		n, _ := x.w.Write([]byte(a.Body))

@@ -19,9 +19,22 @@ func MatchValue(m *config.HeaderMatch, value string, found bool) bool {
 		return found != m.Invert
 	}
 	if !found && !m.MissingAsEmpty {
-		return m.Invert // as Envoy since 1.26: an inverted matcher holds for what is not there
+		return false // as in Envoy: what is not there matches nothing, inverted or not
 	}
 	return matchPresent(m, value) != m.Invert
+}
+
+// matchAny is how Envoy's routes take a header that occurs several times: one matching value is enough.
+func matchAny(m *config.HeaderMatch, r *Request) bool {
+	if m.Present || !r.several(m.Name) {
+		return MatchHeader(m, r)
+	}
+	for i := range r.Headers.Len() {
+		if name, value := r.Headers.At(i); EqualFold(name, m.Name) && matchPresent(m, value) {
+			return !m.Invert
+		}
+	}
+	return m.Invert
 }
 
 func matchPresent(m *config.HeaderMatch, value string) bool {
@@ -37,13 +50,12 @@ func matchRoute(m *config.RouteMatch, r *Request) bool {
 		return false
 	}
 	for i := range m.Headers {
-		if !MatchHeader(&m.Headers[i], r) {
+		if !matchAny(&m.Headers[i], r) {
 			return false
 		}
 	}
 	for i := range m.Query {
-		value, found := parameter(r.Query, m.Query[i].Name)
-		if !found || m.Query[i].Value != nil && !m.Query[i].Value.Match(value) {
+		if !matchQuery(&m.Query[i], r.Query) {
 			return false
 		}
 	}
@@ -51,6 +63,14 @@ func matchRoute(m *config.RouteMatch, r *Request) bool {
 		return false
 	}
 	return m.Fraction == nil || r.Random%1_000_000 < uint64(*m.Fraction)
+}
+
+func matchQuery(m *config.QueryMatch, query string) bool {
+	value, found := parameter(query, m.Name)
+	if m.Absent {
+		return !found
+	}
+	return found && (m.Value == nil || m.Value.Match(value))
 }
 
 func isGRPC(r *Request) bool {

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"iter"
 	"net/netip"
 	"strings"
 )
@@ -47,6 +48,28 @@ func (r *Request) Value(name string) (string, bool) {
 		return r.Authority, true
 	}
 	return value, found
+}
+
+// several tells whether a header occurs more than once.
+func (r *Request) several(name string) bool {
+	n := 0
+	for i := range r.Headers.Len() {
+		if header, _ := r.Headers.At(i); EqualFold(header, name) {
+			n++
+		}
+	}
+	return n > 1
+}
+
+// values of a header, one by one.
+func (r *Request) values(name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range r.Headers.Len() {
+			if n, v := r.Headers.At(i); EqualFold(n, name) && !yield(v) {
+				return
+			}
+		}
+	}
 }
 
 func (r *Request) pseudo(name string) (string, bool) {

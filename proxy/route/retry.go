@@ -19,15 +19,18 @@ const (
 	TriedTooLong           // per-try timeout
 	NoUpstream             // nobody to try
 	OverflowedPool         // a circuit breaker was open
+	StreamReset            // an HTTP/2 stream was reset before the response's head was complete
 )
 
 // retriedBy says which conditions ask for another attempt after an outcome, whatever the status.
 var retriedBy = [...]config.RetryOn{
 	ConnectFailed: config.RetryConnectFailure | config.Retry5xx | config.RetryGatewayError | config.RetryReset | config.RetryResetBeforeRequest,
-	ResetUnsent:   config.RetryReset | config.RetryResetBeforeRequest | config.Retry5xx | config.RetryGatewayError,
-	Reset:         config.RetryReset | config.Retry5xx,
-	Refused:       config.RetryRefusedStream | config.RetryReset | config.Retry5xx,
-	TriedTooLong:  config.Retry5xx | config.RetryGatewayError | config.RetryReset,
+	// Envoy takes any reset for a gateway error.
+	ResetUnsent:  config.RetryReset | config.RetryResetBeforeRequest | config.Retry5xx | config.RetryGatewayError,
+	Reset:        config.RetryReset | config.Retry5xx | config.RetryGatewayError,
+	Refused:      config.RetryRefusedStream | config.RetryReset | config.Retry5xx | config.RetryGatewayError,
+	StreamReset:  config.RetryReset | config.Retry5xx | config.RetryGatewayError,
+	TriedTooLong: config.Retry5xx | config.RetryGatewayError | config.RetryReset,
 }
 
 // Retries tells whether the policy asks for another attempt after an outcome.

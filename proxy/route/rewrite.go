@@ -2,6 +2,7 @@ package route
 
 import (
 	"math/bits"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -45,11 +46,13 @@ func withQuery(path, query string) string {
 func (r *Route) Location(q *Request) string {
 	d := r.Redirect
 	scheme, authority, path := q.Scheme, q.Authority, withQuery(q.Path, q.Query)
-	if d.Scheme != "" {
-		scheme = d.Scheme
-	}
 	if d.HTTPS {
 		scheme = "https"
+	} else if d.Scheme != "" {
+		scheme = d.Scheme
+	}
+	if scheme != q.Scheme {
+		authority = withoutDefaultPort(authority)
 	}
 	if d.Host != "" {
 		authority = d.Host
@@ -58,8 +61,10 @@ func (r *Route) Location(q *Request) string {
 		authority = withoutPort(authority) + ":" + strconv.Itoa(int(d.Port))
 	}
 	switch {
-	case d.Path != "":
+	case strings.Contains(d.Path, "?"):
 		path = d.Path
+	case d.Path != "":
+		path = withQuery(d.Path, q.Query)
 	case d.PrefixRewrite != "":
 		path = withQuery(replacePrefix(&r.Match.Path, q.Path, d.PrefixRewrite), q.Query)
 	}
@@ -69,21 +74,53 @@ func (r *Route) Location(q *Request) string {
 	return scheme + "://" + authority + path
 }
 
-// Hash combines the route's hash policies as Envoy does; false: the request has nothing to hash.
-func (r *Route) Hash(q *Request) (hash uint64, ok bool) {
+// withoutDefaultPort drops the port that the old scheme implied: it would be wrong for the new one.
+func withoutDefaultPort(authority string) string {
+	if host := withoutPort(authority); authority == host+":80" || authority == host+":443" {
+		return host
+	}
+	return authority
+}
+
+// Hash combines the route's hash policies as Envoy does; false: the request has nothing to hash. A cookie that is
+// missing and has a lifetime is made; cookie is then its Set-Cookie.
+func (r *Route) Hash(q *Request) (hash uint64, ok bool, cookie string) {
 	for i := range r.Forward.Hash {
 		p := &r.Forward.Hash[i]
-		value, found := hashInput(p, q)
+		one, found := hashOf(p, q)
+		if !found && p.Kind == config.HashCookie && p.TTL != nil {
+			value := strconv.FormatUint(q.Random|1<<63, 16)
+			one, found, cookie = balance.HashString(value), true, setCookie(p, value)
+		}
 		if !found {
 			continue
 		}
-		hash = bits.RotateLeft64(hash, 1) ^ balance.HashString(value)
+		hash = bits.RotateLeft64(hash, 1) ^ one
 		ok = true
 		if p.Terminal {
 			break
 		}
 	}
-	return hash, ok
+	return hash, ok, cookie
+}
+
+func setCookie(p *config.HashPolicy, value string) string {
+	cookie := p.Name + `="` + value + `"`
+	if *p.TTL > 0 {
+		cookie += "; Max-Age=" + strconv.Itoa(int(p.TTL.Seconds()))
+	}
+	if p.Path != "" {
+		cookie += "; Path=" + p.Path
+	}
+	return cookie + "; HttpOnly"
+}
+
+func hashOf(p *config.HashPolicy, q *Request) (uint64, bool) {
+	if p.Kind == config.HashHeader && q.several(p.Name) {
+		return balance.HashStrings(slices.Collect(q.values(p.Name))), true
+	}
+	value, found := hashInput(p, q)
+	return balance.HashString(value), found
 }
 
 func hashInput(p *config.HashPolicy, q *Request) (string, bool) {

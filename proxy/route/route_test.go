@@ -2,6 +2,7 @@ package route
 
 import (
 	"testing"
+	"time"
 
 	"github.com/periplus-mesh/periplus/proxy/config"
 )
@@ -17,7 +18,7 @@ func prefix(name, value string) *config.Route {
 
 func TestMatch(t *testing.T) {
 	canary := prefix("canary", "/")
-	canary.Match.Headers = []config.HeaderMatch{{Name: "x-canary", Value: &config.StringMatch{Value: "a,b"}}}
+	canary.Match.Headers = []config.HeaderMatch{{Name: "x-canary", Value: &config.StringMatch{Value: "b"}}}
 	byQuery := prefix("query", "/")
 	byQuery.Match.Query = []config.QueryMatch{{Name: "v", Value: &config.StringMatch{Value: "2"}}}
 	segment := prefix("segment", "/api")
@@ -71,11 +72,11 @@ func TestChooseRewriteHash(t *testing.T) {
 		t.Error(got)
 	}
 	same := Request{Headers: headers{{"Cookie", "s=u"}}}
-	one, ok := r.Hash(&q)
-	if two, _ := r.Hash(&same); !ok || one != two {
+	one, ok, _ := r.Hash(&q)
+	if two, _, _ := r.Hash(&same); !ok || one != two {
 		t.Error(one, two)
 	}
-	if _, ok := r.Hash(&Request{Headers: headers{}}); ok {
+	if _, ok, _ := r.Hash(&Request{Headers: headers{}}); ok {
 		t.Error("hashed nothing")
 	}
 }
@@ -87,5 +88,64 @@ func TestRetries(t *testing.T) {
 	}
 	if !RetriesStatus(p, 429, -1) || RetriesStatus(p, 503, -1) || !RetriesStatus(p, 200, 14) || RetriesStatus(nil, 503, -1) {
 		t.Error("statuses")
+	}
+}
+
+// What a real Envoy does; integration/oracle asks it.
+func TestMatchesAsEnvoy(t *testing.T) {
+	inverted := &config.HeaderMatch{Name: "x", Value: &config.StringMatch{Value: "v"}, Invert: true}
+	for _, c := range []struct {
+		headers headers
+		want    bool
+	}{{nil, false}, {headers{{"x", "w"}}, true}, {headers{{"x", "w"}, {"x", "v"}}, false}, {headers{{"x", "w"}, {"x", "w"}}, true}} {
+		if got := matchAny(inverted, &Request{Headers: c.headers}); got != c.want {
+			t.Errorf("%v: %v", c.headers, got)
+		}
+	}
+	absent := &config.QueryMatch{Name: "v", Absent: true}
+	if matchQuery(absent, "a=1&v") || !matchQuery(absent, "a=v") {
+		t.Error("a parameter that must not be there")
+	}
+}
+
+func TestLocation(t *testing.T) {
+	for _, c := range []struct {
+		redirect  config.Redirect
+		authority string
+		want      string
+	}{
+		{config.Redirect{HTTPS: true}, "a:80", "https://a/p?q=1"},
+		{config.Redirect{HTTPS: true}, "a:8080", "https://a:8080/p?q=1"},
+		{config.Redirect{Port: 81}, "a:80", "http://a:81/p?q=1"},
+		{config.Redirect{Path: "/x"}, "a", "http://a/x?q=1"},
+		{config.Redirect{Path: "/x?y"}, "a", "http://a/x?y"},
+		{config.Redirect{Path: "/x", StripQuery: true}, "a", "http://a/x"},
+	} {
+		r := &Route{Route: &config.Route{Redirect: &c.redirect}}
+		if got := r.Location(&Request{Scheme: "http", Authority: c.authority, Path: "/p", Query: "q=1"}); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.redirect, got, c.want)
+		}
+	}
+}
+
+func TestHashMakesACookie(t *testing.T) {
+	life := time.Minute
+	r := &Route{Route: &config.Route{Forward: &config.Forward{Hash: []config.HashPolicy{{Kind: config.HashCookie, Name: "s", TTL: &life, Path: "/p"}}}}}
+	made, ok, cookie := r.Hash(&Request{Headers: headers{}, Random: 7})
+	if !ok || cookie != `s="8000000000000007"; Max-Age=60; Path=/p; HttpOnly` {
+		t.Errorf("%v %q", ok, cookie)
+	}
+	again, _, none := r.Hash(&Request{Headers: headers{{"cookie", `s="8000000000000007"`}}})
+	if again != made || none != "" {
+		t.Errorf("%x then %x, %q", made, again, none)
+	}
+}
+
+func TestHashOfSeveralValuesHasNoOrder(t *testing.T) {
+	r := &Route{Route: &config.Route{Forward: &config.Forward{Hash: []config.HashPolicy{{Kind: config.HashHeader, Name: "x"}}}}}
+	one, _, _ := r.Hash(&Request{Headers: headers{{"x", "a"}, {"x", "b"}}})
+	two, _, _ := r.Hash(&Request{Headers: headers{{"X", "b"}, {"x", "a"}}})
+	if joined, _, _ := r.Hash(&Request{Headers: headers{{"x", "a,b"}}}); one != two || one == joined {
+		t.Errorf("%x %x %x", one, two, joined)
 	}
 }

@@ -34,7 +34,8 @@ var (
 	byteBuckets     = durationBuckets
 )
 
-// series is what tells exchanges apart. Comparable; its strings belong to somebody else until it is copied.
+// series is what tells exchanges apart. Comparable; its strings belong to somebody else until it is copied. Which pod
+// or endpoint it was is none of it: a workload is who the certificate says, so that a restart makes no new series.
 type series struct {
 	reporter    record.Reporter
 	protocol    record.Protocol
@@ -46,7 +47,6 @@ type series struct {
 	region      string
 	zone        string
 	meshCluster string
-	workload    string
 }
 
 // handles are the metrics of one series.
@@ -96,6 +96,7 @@ func newMetrics(c Config) (*metrics, error) {
 		overflow: single("periplus_proxy_series_overflow_total", "Exchanges counted under the series \"other\" because there were too many."),
 		max:      c.MaxSeries, known: map[series]*handles{},
 	}
+	m.own.Name = cmp.Or(workloadOf(m.own.Principal).Name, m.own.App, m.own.Name)
 	var errs []error
 	for _, collector := range []prometheus.Collector{m.requests, m.duration, m.request, m.respond, m.sent, m.received,
 		m.opened, m.closed, m.denied, m.dropped, m.overflow} {
@@ -119,7 +120,7 @@ func (m *metrics) handles(r *record.Record) *handles {
 	key := series{
 		reporter: r.Reporter, protocol: r.Protocol, mutualTLS: r.MutualTLS, code: r.Code, grpc: r.GRPC, flags: r.Flags,
 		cluster: r.Cluster, peer: r.Peer,
-		region: r.Host.Region, zone: r.Host.Zone, meshCluster: r.Host.Cluster, workload: r.Host.Workload,
+		region: r.Host.Region, zone: r.Host.Zone, meshCluster: r.Host.Cluster,
 	}
 	m.mu.RLock()
 	h := m.known[key]
@@ -160,7 +161,7 @@ func (m *metrics) add(key series) *handles {
 		}
 	}
 	key.cluster, key.peer, key.region = strings.Clone(key.cluster), strings.Clone(key.peer), strings.Clone(key.region)
-	key.zone, key.meshCluster, key.workload = strings.Clone(key.zone), strings.Clone(key.meshCluster), strings.Clone(key.workload)
+	key.zone, key.meshCluster = strings.Clone(key.zone), strings.Clone(key.meshCluster)
 	h := m.resolve(key)
 	m.known[key] = h
 	return h
@@ -194,7 +195,7 @@ func (m *metrics) values(key series) []string {
 			service, name, namespace = "", m.own.App, m.own.Namespace
 		}
 	} else {
-		destination.Name, destination.App = key.workload, name
+		destination.Name, destination.App = cmp.Or(destination.Name, name), name
 		destination.Cluster, destination.Region, destination.Zone = key.meshCluster, key.region, key.zone
 	}
 	policy := "none"
