@@ -86,8 +86,9 @@ func (i *Issuer) RootHash() string {
 }
 
 // IssueSelf makes a new key and SVID for the replica. Its chain ends with the root, so that an agent which knows
-// only the root's hash can verify it.
-func (i *Issuer) IssueSelf() (*trust.Material, error) {
+// only the root's hash can verify it. The hosts, names or IP addresses by which others dial the replica, stand in it
+// for clients that verify host names; the mesh itself looks at the SPIFFE ID alone.
+func (i *Issuer) IssueSelf(hosts ...string) (*trust.Material, error) {
 	id, err := mesh.PlaneIdentity(i.TrustDomain(), mesh.RoleController, i.replica)
 	if err != nil {
 		return nil, fmt.Errorf("pki: %w", err)
@@ -96,7 +97,12 @@ func (i *Issuer) IssueSelf() (*trust.Material, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pki: %w", err)
 	}
-	cert, err := i.issue(id, i.replica, "", SelfTTL, key.Public())
+	template, err := leaf(id, i.replica, SelfTTL)
+	if err != nil {
+		return nil, fmt.Errorf("pki: %w", err)
+	}
+	addHosts(template, hosts)
+	cert, err := sign(template, i.ca.cert, key.Public(), i.ca.key)
 	if err != nil {
 		return nil, fmt.Errorf("pki: %w", err)
 	}
@@ -113,20 +119,16 @@ func (i *Issuer) IssueAgent(public crypto.PublicKey, cluster string, generation 
 	if err != nil {
 		return nil, fmt.Errorf("pki: agent of %q: %w", cluster, err)
 	}
-	cert, err := i.issue(id, cluster, strconv.FormatUint(generation, 10), AgentTTL, public)
+	template, err := leaf(id, cluster, AgentTTL)
+	if err != nil {
+		return nil, fmt.Errorf("pki: agent of %q: %w", cluster, err)
+	}
+	template.Subject.SerialNumber = strconv.FormatUint(generation, 10)
+	cert, err := sign(template, i.ca.cert, public, i.ca.key)
 	if err != nil {
 		return nil, fmt.Errorf("pki: agent of %q: %w", cluster, err)
 	}
 	return [][]byte{cert.Raw, i.ca.cert.Raw}, nil
-}
-
-func (i *Issuer) issue(id spiffeid.ID, name, serial string, ttl time.Duration, public crypto.PublicKey) (*x509.Certificate, error) {
-	template, err := leaf(id, name, ttl)
-	if err != nil {
-		return nil, err
-	}
-	template.Subject.SerialNumber = serial
-	return sign(template, i.ca.cert, public, i.ca.key)
 }
 
 // AgentGeneration reads the generation of the credential from an agent's leaf.
@@ -142,15 +144,16 @@ func AgentGeneration(leaf *x509.Certificate) (uint64, error) {
 type Source struct {
 	watch.Value[*trust.Material]
 	issuer *Issuer
+	hosts  []string
 }
 
-// Source issues a first SVID.
-func (i *Issuer) Source() (*Source, error) {
-	material, err := i.IssueSelf()
+// Source issues a first SVID. See [Issuer.IssueSelf] for the hosts.
+func (i *Issuer) Source(hosts ...string) (*Source, error) {
+	material, err := i.IssueSelf(hosts...)
 	if err != nil {
 		return nil, err
 	}
-	s := &Source{issuer: i}
+	s := &Source{issuer: i, hosts: hosts}
 	s.Set(material)
 	return s, nil
 }
@@ -163,7 +166,7 @@ func (s *Source) Run(ctx context.Context) error {
 			return nil
 		case <-time.After(SelfTTL / 2):
 		}
-		material, err := s.issuer.IssueSelf()
+		material, err := s.issuer.IssueSelf(s.hosts...)
 		if err != nil {
 			return err
 		}

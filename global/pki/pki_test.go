@@ -177,3 +177,25 @@ func TestSourceRenewsItself(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+// Clients that verify host names, such as gRPC's, find the advertised host; what is no host is left out.
+func TestHostsOfAReplica(t *testing.T) {
+	_, eu := initialised(t)
+	source, err := eu.Source("EU.control.example", "192.0.2.7", "2001:db8::7", "", "0.0.0.0", "not a name", strings.Repeat("a.", 200)+"a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	material, _ := source.Get()
+	leaf := material.Certificate.Leaf
+	for _, host := range []string{"eu.control.example", "192.0.2.7", "2001:db8::7"} {
+		if err := leaf.VerifyHostname(host); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(leaf.DNSNames) != 1 || len(leaf.IPAddresses) != 2 {
+		t.Errorf("names %q, addresses %v", leaf.DNSNames, leaf.IPAddresses)
+	}
+	if id, err := material.Verify(parse(t, material.Certificate.Certificate)); err != nil || id != material.ID {
+		t.Errorf("%q, %v", id, err)
+	}
+}

@@ -11,8 +11,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net"
 	"net/url"
 	"os"
+	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -58,6 +61,24 @@ func leaf(id spiffeid.ID, name string, ttl time.Duration) (*x509.Certificate, er
 	t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	return t, nil
 }
+
+// addHosts lets clients that verify host names do so (RFC 9525). What is neither an address nor a name that a
+// certificate can have is left out, such as the empty host of ":15012".
+func addHosts(t *x509.Certificate, hosts []string) {
+	for _, host := range hosts {
+		if address := net.ParseIP(host); address != nil {
+			if !address.IsUnspecified() {
+				t.IPAddresses = append(t.IPAddresses, address)
+			}
+		} else if host = strings.ToLower(host); hostName.MatchString(host) && len(host) <= maxHostName {
+			t.DNSNames = append(t.DNSNames, host)
+		}
+	}
+}
+
+const maxHostName = 253
+
+var hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
 
 func sign(template, parent *x509.Certificate, public crypto.PublicKey, key crypto.Signer) (*x509.Certificate, error) {
 	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
