@@ -38,8 +38,17 @@ type Config struct {
 	Source trust.Source
 	// ServerSocket is the SPIRE server's admin API, unix:///path; "" = do not federate.
 	ServerSocket string
-	// Server is the SPIRE server; nil = at ServerSocket.
+	// ServerAddress is the SPIRE server's API over TCP, host:port, in place of ServerSocket where the agent is not on the
+	// server's machine; the agent's registration entry must be marked admin then.
+	ServerAddress string
+	// Server is the SPIRE server; nil = at ServerSocket or ServerAddress.
 	Server federate.Server
+	// BundleEndpoint is the URL of the SPIRE server's bundle endpoint, profile https_spiffe, which is told to the other
+	// clusters; "" = none, the mesh alone carries the bundle.
+	BundleEndpoint string
+	// FederatePaths limits which registration entries are made to federate: those whose SPIFFE ID's path is one of these
+	// or below it; nil = every workload's.
+	FederatePaths []string
 	// ServicesFile is the file source, see package file; "" = none.
 	ServicesFile string
 	// Sources are further sources, each with a layer of its own: Kubernetes, etcd.
@@ -67,6 +76,8 @@ func (c *Config) validate() error {
 		return errors.New("agent: listener is needed")
 	case c.WorkloadSocket == "" && c.Source == nil:
 		return errors.New("agent: workload socket is needed")
+	case c.ServerSocket != "" && c.ServerAddress != "":
+		return errors.New("agent: the SPIRE server is at a socket or at an address, not both")
 	case c.GracePeriod < 0:
 		return fmt.Errorf("agent: grace period %s is negative", c.GracePeriod)
 	}

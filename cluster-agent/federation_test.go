@@ -6,10 +6,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 	"github.com/periplus-mesh/periplus/trust/authority"
@@ -96,6 +98,13 @@ func TestT4Federation(t *testing.T) {
 	evil := trusttest.NewCA("west.test")
 	plane.store.Update(mesh.Delta{Upserts: []mesh.Object{publish(evil, evil.SVID("/periplus/agent", 3600e9), 2)}})
 	eventually(t, "alarm", func() bool { return f.metric("periplus_agent_bundles_refused_total") == "1" })
+	eventually(t, "the report says why", func() bool {
+		plane.mu.Lock()
+		defer plane.mu.Unlock()
+		return slices.ContainsFunc(plane.loads[len(plane.loads)-1].GetFederation().GetBundles(), func(b *pb.HeldBundle) bool {
+			return b.GetTrustDomain() == "west.test" && b.GetSequence() == 1 && strings.Contains(b.GetProblem(), "signed by a stranger")
+		})
+	})
 	westCA.Rotate()
 	plane.store.Update(mesh.Delta{Upserts: []mesh.Object{publish(westCA, agentOfWest, 3)}})
 	eventually(t, "west's new root arrives", func() bool { return roots(westCA.TrustDomain) == 2 })

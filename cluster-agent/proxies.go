@@ -81,7 +81,7 @@ func (a *agent) loadReport(now time.Time) *pb.LoadReport {
 	cluster := a.credential.Cluster()
 	out := &pb.LoadReport{
 		Cluster: string(cluster.ID), Region: cluster.Region, WindowMs: uint32(window.Milliseconds()), Rows: rows,
-		Proxies: a.proxies.states(a.ads.Streams(), now),
+		Proxies: a.proxies.states(a.ads.Streams(), now), Federation: a.federationReport(now),
 	}
 	if federator := a.federator.Latest(); federator != nil {
 		out.BundleSequences = federator.Status().Sequences()

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/credential"
+	"github.com/periplus-mesh/periplus/cluster-agent/own"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 )
@@ -66,7 +68,7 @@ func (a *agent) run(ctx context.Context) error {
 	a.setCluster()
 	group, ctx := errgroup.WithContext(ctx)
 	for _, loop := range []func(context.Context) error{
-		a.credential.Run, a.followCluster, a.registry.Run, a.keep, a.follower.Run, a.reporter.Run, a.awaitSources, a.serve,
+		a.credential.Run, a.followCluster, a.followMembers, a.registry.Run, a.keep, a.follower.Run, a.reporter.Run, a.awaitSources, a.serve,
 	} {
 		group.Go(func() error { return loop(ctx) })
 	}
@@ -98,7 +100,7 @@ func (a *agent) serve(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.serveProxies(ctx, source) })
-	if a.config.Server != nil || a.config.ServerSocket != "" {
+	if a.config.federates() {
 		group.Go(func() error { return a.federate(ctx, source) })
 	}
 	return group.Wait()
@@ -152,10 +154,22 @@ func (a *agent) restore() {
 			a.registry.Restore(objects, time.Now())
 			continue
 		}
+		if !a.hasSource(source) {
+			a.config.Log.Warn("what a source said before the restart is dropped: the agent was started without it", "source", source.String(), "objects", len(objects))
+			continue
+		}
 		a.table.Replace(source, objects)
 	}
 	a.restored = true
 	a.config.Log.Info("own cluster restored from disk", "cluster", a.table.Owner().Cluster, "age", time.Since(content.MadeAt).Round(time.Second))
+}
+
+// hasSource tells whether anybody would ever correct what is restored for source.
+func (a *agent) hasSource(source own.Source) bool {
+	if source != own.Kubernetes && source != own.Etcd {
+		return true
+	}
+	return slices.ContainsFunc(a.config.Sources, func(s Source) bool { return s.Layer() == source })
 }
 
 // keep saves the own cluster's part of the store, once that is whole: after the disk was lost, the sidecars must have

@@ -11,14 +11,12 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/periplus-mesh/periplus/cluster-agent/federate"
 	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	envoycatalog "github.com/periplus-mesh/periplus/internal/translate/catalog"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
-	"github.com/periplus-mesh/periplus/trust/spire"
 )
 
 // Keepalive towards proxies: a machine that vanished without a word is noticed after the sum of both.
@@ -74,35 +72,4 @@ func (a *agent) authorize(_ context.Context, peer ads.Peer, node *corev3.Node) (
 	}
 	a.proxies.note(node, view.Role, time.Now())
 	return envoycatalog.Of(view), nil
-}
-
-// federate ties the trust domain to the others until ctx is done.
-func (a *agent) federate(ctx context.Context, source trust.Source) error {
-	server := a.config.Server
-	if server == nil {
-		client, err := spire.Dial(a.config.ServerSocket)
-		if err != nil {
-			return err
-		}
-		defer client.Close()
-		server = client
-	}
-	federator, err := federate.New(federate.Config{
-		Server: server, Source: source, Table: a.table, Store: a.store, Plane: a.credential.Plane(), PlaneBundle: a.credential.Bundle,
-		Complete: a.complete, DataDir: a.config.DataDir, Log: a.config.Log, Metrics: a.config.Metrics,
-	})
-	if err != nil {
-		return err
-	}
-	a.federator.Set(federator)
-	return federator.Run(ctx)
-}
-
-// completeAfter is how long a controller must have been connected for its silence to mean something.
-const completeAfter = 10 * time.Second
-
-// complete tells whether a controller, and not only the disk, has said what other clusters there are.
-func (a *agent) complete() bool {
-	status := a.follower.Status()
-	return status.Controller != "" && !status.Updated.IsZero() && time.Since(status.Since) > completeAfter
 }

@@ -108,7 +108,7 @@ func TestBundlesFollowContinuityAndLoadsAreShared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	load := &pb.LoadReport{BundleSequences: map[string]uint64{"west.mesh": 2}}
+	load := &pb.LoadReport{Federation: &pb.FederationReport{Bundles: []*pb.HeldBundle{{TrustDomain: "west.mesh", Sequence: 2, Authorities: 2}}}}
 	if err := east.stream.Send(&pb.ReportRequest{Message: &pb.ReportRequest_Load{Load: load}}); err != nil {
 		t.Fatal(err)
 	}
@@ -120,6 +120,8 @@ func TestBundlesFollowContinuityAndLoadsAreShared(t *testing.T) {
 		}
 		item := status.Msg.GetItems()[0]
 		return item.GetTrustDomain() == "west.mesh" && item.GetSequence() == 2 && item.GetAuthorities() == 2 &&
-			slices.ContainsFunc(item.GetPeers(), func(p *pb.TrustPeerStatus) bool { return p.GetCluster() == "east" && p.GetSequence() == 2 })
+			slices.ContainsFunc(item.GetPeers(), func(p *pb.TrustPeerStatus) bool {
+				return p.GetCluster() == "east" && p.GetSequence() == 2 && p.GetState() == "InSync"
+			})
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -40,7 +41,8 @@ type parts struct {
 }
 
 func build(c *Config) (*parts, error) {
-	own, err := c.PKI.Source()
+	host, _, _ := net.SplitHostPort(c.MeshAdvertise) // without a host: no name in the certificate
+	own, err := c.PKI.Source(host)
 	if err != nil {
 		return nil, err
 	}
@@ -48,6 +50,7 @@ func build(c *Config) (*parts, error) {
 	if p.store == nil {
 		p.store = new(mesh.Store)
 	}
+	c.Metrics.MustRegister(observe.NewCollector(p.latest, p.board))
 	p.verifier = newVerifier(own, p.store, c.Log)
 	p.pool = &peer.Pool{Source: own, Domain: c.PKI.TrustDomain(), Dial: c.Dial}
 	if p.replica, err = c.replica(p, p.store); err != nil {
@@ -60,7 +63,7 @@ func build(c *Config) (*parts, error) {
 		return nil, err
 	}
 	p.ingest, err = ingest.New(ingest.Config{
-		Store: p.store, Proposer: p.replica, Board: p.board, Issuer: c.PKI, Log: c.Log, Metrics: c.Metrics,
+		Store: p.store, Proposer: p.replica, Board: p.board, Issuer: c.PKI, Controllers: p.controllers, Log: c.Log, Metrics: c.Metrics,
 	})
 	if err != nil {
 		return nil, err

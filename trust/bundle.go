@@ -2,7 +2,6 @@ package trust
 
 import (
 	"bytes"
-	"cmp"
 	"crypto"
 	"crypto/x509"
 	"encoding/json"
@@ -159,11 +158,12 @@ func (b *Bundle) SameKeys(o *Bundle) bool {
 	return sameJWT && slices.EqualFunc(b.X509, o.X509, (*x509.Certificate).Equal)
 }
 
-// EarliestExpiry is when the first of the roots expires; zero without roots.
-func (b *Bundle) EarliestExpiry() time.Time {
+// Expiry is when the last of the roots expires: nothing of the domain verifies afterwards. Zero without roots. The first
+// says little: SPIRE keeps expired roots for a day.
+func (b *Bundle) Expiry() time.Time {
 	if len(b.X509) == 0 {
 		return time.Time{}
 	}
-	first := slices.MinFunc(b.X509, func(x, y *x509.Certificate) int { return cmp.Compare(x.NotAfter.Unix(), y.NotAfter.Unix()) })
-	return first.NotAfter
+	last := slices.MaxFunc(b.X509, func(x, y *x509.Certificate) int { return x.NotAfter.Compare(y.NotAfter) })
+	return last.NotAfter
 }

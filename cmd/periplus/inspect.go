@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"runtime/debug"
 	"strings"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
@@ -137,37 +137,6 @@ func serviceNames(c *cobra.Command, args []string, prefix string) (names []strin
 	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
-func trustCommand() *cobra.Command {
-	command := &cobra.Command{Use: "trust", Short: "See how the clusters trust each other"}
-	status := &cobra.Command{Use: "status", Short: "Show each trust domain's bundle, and who has which sequence of it", Args: cobra.NoArgs}
-	output := outputFlag(status)
-	status.RunE = func(c *cobra.Command, _ []string) error {
-		client, err := connectTo(c)
-		if err != nil {
-			return err
-		}
-		response, err := client.Mesh.TrustStatus(c.Context(), connect.NewRequest(&pb.TrustStatusRequest{}))
-		if err != nil {
-			return err
-		}
-		list := cli.List{Kind: "TrustDomain", Columns: []cli.Column{
-			{Title: "TRUST-DOMAIN"}, {Title: "CLUSTER"}, {Title: "SEQUENCE"}, {Title: "AUTHORITIES"}, {Title: "EXPIRES"}, {Title: "SEEN BY"},
-		}}
-		for _, d := range response.Msg.GetItems() {
-			var peers []string
-			for _, p := range d.GetPeers() {
-				peers = append(peers, fmt.Sprintf("%s:%d (%s)", p.GetCluster(), p.GetSequence(), age(p.GetAgeMs())))
-			}
-			list.Rows = append(list.Rows, cli.Row{Name: d.GetTrustDomain(), Item: d, Cells: []string{
-				d.GetTrustDomain(), d.GetCluster(), fmt.Sprint(d.GetSequence()), fmt.Sprint(d.GetAuthorities()), until(d.GetExpiresAtMs()), strings.Join(peers, ", "),
-			}})
-		}
-		return list.Print(c.OutOrStdout(), *output)
-	}
-	command.AddCommand(status)
-	return command
-}
-
 func dashboardCommand() *cobra.Command {
 	var open bool
 	command := &cobra.Command{
@@ -250,20 +219,5 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// version is the module's, with the commit if the build knows it.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	out := info.Main.Version
-	if out == "" || out == "(devel)" {
-		out = "devel"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && out == "devel" {
-			out += "+" + short(s.Value)
-		}
-	}
-	return out + " " + info.GoVersion
-}
+// version is this program's.
+func version() string { return process.Version() }

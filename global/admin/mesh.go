@@ -16,7 +16,6 @@ import (
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/internal/translate"
-	"github.com/periplus-mesh/periplus/trust"
 )
 
 // Explain implements MeshService: the very assignment that a sidecar there would get.
@@ -159,25 +158,4 @@ func (s *server) RemoveMember(ctx context.Context, request *connect.Request[pb.R
 		return nil, asError(err)
 	}
 	return connect.NewResponse(&pb.RemoveMemberResponse{}), nil
-}
-
-// TrustStatus implements MeshService.
-func (s *server) TrustStatus(context.Context, *connect.Request[pb.TrustStatusRequest]) (*connect.Response[pb.TrustStatusResponse], error) {
-	view, response := s.Board.View(time.Now()), &pb.TrustStatusResponse{}
-	snapshot := s.latest()
-	for f := range snapshot.Federations() {
-		status := &pb.TrustDomainStatus{TrustDomain: f.TrustDomain.Name(), Cluster: string(f.Cluster), Sequence: f.Sequence}
-		if bundle, err := trust.ParseBundle(f.TrustDomain, f.Bundle); err == nil {
-			status.Authorities, status.ExpiresAtMs = uint32(len(bundle.X509)), bundle.EarliestExpiry().UnixMilli()
-		}
-		for c := range snapshot.Clusters() {
-			if seen, ok := view[c.ID]; ok && c.ID != f.Cluster && seen.Load != nil {
-				status.Peers = append(status.Peers, &pb.TrustPeerStatus{
-					Cluster: string(c.ID), Sequence: seen.Load.GetBundleSequences()[f.TrustDomain.Name()], AgeMs: seen.LoadAge.Milliseconds(),
-				})
-			}
-		}
-		response.Items = append(response.Items, status)
-	}
-	return connect.NewResponse(response), nil
 }

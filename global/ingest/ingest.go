@@ -19,8 +19,10 @@ type Config struct {
 	Proposer Proposer
 	Board    *observe.Board
 	Issuer   *pki.Issuer
-	Log      *slog.Logger
-	Metrics  prometheus.Registerer
+	// Controllers are the mesh addresses of all replicas, which agents are told of; nil: they are not.
+	Controllers func() []string
+	Log         *slog.Logger
+	Metrics     prometheus.Registerer
 	// Quotas of one cluster; 0 is 100 000 endpoints and 20 000 services.
 	MaxEndpoints, MaxServices int
 	// ObjectsPerSecond and Burst bound what one cluster reports; more waits. 0 is 2 000 and 20 000.
@@ -30,6 +32,9 @@ type Config struct {
 func (c *Config) validate() error {
 	if c.Store == nil || c.Proposer == nil || c.Board == nil || c.Issuer == nil || c.Log == nil || c.Metrics == nil {
 		return errors.New("Store, Proposer, Board, Issuer, Log and Metrics are needed")
+	}
+	if c.Controllers == nil {
+		c.Controllers = func() []string { return nil }
 	}
 	c.MaxEndpoints, c.MaxServices = orDefault(c.MaxEndpoints, 100_000), orDefault(c.MaxServices, 20_000)
 	c.ObjectsPerSecond, c.Burst = orDefault(c.ObjectsPerSecond, 2_000), orDefault(c.Burst, 20_000)

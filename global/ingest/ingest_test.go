@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -142,4 +143,31 @@ func FuzzCheck(f *testing.F) {
 			t.Fatalf("%s passed", object.Key())
 		}
 	})
+}
+
+// told keeps what a session sends.
+type told struct {
+	Stream
+	members [][]string
+}
+
+func (s *told) Send(r *pb.ReportResponse) error {
+	s.members = append(s.members, r.GetWelcome().GetControllers())
+	return nil
+}
+
+// An agent is told of the replicas when they change, and only then.
+func TestMembersAreToldWhenTheyChange(t *testing.T) {
+	members := []string{"c1:1"}
+	stream := new(told)
+	s := &session{ingest: &Ingest{config: Config{Controllers: func() []string { return members }}}, stream: stream, members: members}
+	for _, now := range [][]string{{"c1:1"}, {"c1:1", "c2:1"}, {"c1:1", "c2:1"}, {"c2:1"}} {
+		members = now
+		if err := s.tellMembers(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := [][]string{{"c1:1", "c2:1"}, {"c2:1"}}; !slices.EqualFunc(stream.members, want, slices.Equal[[]string]) {
+		t.Errorf("told %v, want %v", stream.members, want)
+	}
 }

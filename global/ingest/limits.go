@@ -104,12 +104,16 @@ func (b *bucket) take(ctx context.Context, n float64, c Config, now time.Time) e
 const (
 	maxLoadRows = 20_000
 	maxProxies  = 20_000
+	maxBundles  = 10_000
 )
 
 // load stamps the report with what is known of its sender, and keeps it.
 func (s *session) load(report *pb.LoadReport) error {
 	if len(report.GetRows()) > maxLoadRows || len(report.GetProxies()) > maxProxies {
 		return status.Errorf(codes.InvalidArgument, "load report of %d rows and %d proxies, at most %d and %d", len(report.GetRows()), len(report.GetProxies()), maxLoadRows, maxProxies)
+	}
+	if n := len(report.GetFederation().GetBundles()); n > maxBundles {
+		return status.Errorf(codes.InvalidArgument, "load report of %d bundles, at most %d", n, maxBundles)
 	}
 	_, cluster, err := s.registration()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc"
@@ -39,6 +40,7 @@ type session struct {
 	cluster mesh.ClusterID
 	who     observe.Session
 	cursor  mesh.Cursor
+	members []string // replicas that the agent was told of
 	usage   usage
 	bucket  bucket
 }
@@ -88,6 +90,9 @@ func (s *session) run() error {
 		select {
 		case request := <-requests:
 			if err := s.handle(request); err != nil {
+				return err
+			}
+			if err := s.tellMembers(); err != nil {
 				return err
 			}
 		case err := <-failed:
@@ -170,6 +175,16 @@ func (s *session) begin() (*pb.Welcome, error) {
 	return nil, status.FromContextError(context.Cause(s.ctx)).Err()
 }
 
+// tellMembers says which replicas there are when that has changed; the agent's load reports are the clock.
+func (s *session) tellMembers() error {
+	members := s.ingest.config.Controllers()
+	if slices.Equal(members, s.members) {
+		return nil
+	}
+	s.members = members
+	return s.stream.Send(&pb.ReportResponse{Message: &pb.ReportResponse_Welcome{Welcome: &pb.Welcome{Controllers: members}}})
+}
+
 // registration is the cluster as it stands now.
 func (s *session) registration() (*mesh.Snapshot, *mesh.Cluster, error) {
 	snapshot, _ := s.ingest.config.Store.Latest()
@@ -206,7 +221,8 @@ func (s *session) inventory() (*pb.Welcome, error) {
 		return nil, err
 	}
 	s.usage = newUsage()
-	welcome := &pb.Welcome{Epoch: s.cursor.Epoch, Have: make(map[string][]byte), Cluster: meshpb.EncodeCluster(cluster)}
+	s.members = s.ingest.config.Controllers()
+	welcome := &pb.Welcome{Controllers: s.members, Epoch: s.cursor.Epoch, Have: make(map[string][]byte), Cluster: meshpb.EncodeCluster(cluster)}
 	for object := range owned(snapshot, cluster) {
 		digest := meshpb.Digest(object)
 		welcome.Have[string(object.Key())] = digest[:]

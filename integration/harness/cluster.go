@@ -43,9 +43,11 @@ type Cluster struct {
 	AgentProgram string
 	// AgentAddress is where proxies reach the agent, AgentAdmin its admin interface; host:port.
 	AgentAddress, AgentAdmin string
-	mesh                     *Mesh
-	entries                  map[string]bool
-	sidecars, gateways       int
+	// AgentNames are DNS names in the agent's SVID, for clients that verify host names.
+	AgentNames         []string
+	mesh               *Mesh
+	entries            map[string]bool
+	sidecars, gateways int
 }
 
 // Cluster registers one.
@@ -122,7 +124,11 @@ func (c *Cluster) BinaryOf(identity, program string) string {
 	if err := up.CopyFile(program, path); err != nil {
 		m.t.Fatal(err)
 	}
-	c.Entry(c.ID(identity), "unix:path:"+path)
+	entry := spire.Entry{ID: c.ID(identity), Selectors: []string{"unix:path:" + path}}
+	if identity == "agent" {
+		entry.DNSNames = c.AgentNames
+	}
+	c.ensure(entry)
 	c.entries[path] = true
 	return path
 }
@@ -150,17 +156,23 @@ func (c *Cluster) ID(identity string) spiffeid.ID {
 // Entry makes the authority give id to the processes with all of the selectors.
 func (c *Cluster) Entry(id spiffeid.ID, selectors ...string) {
 	c.mesh.t.Helper()
+	c.ensure(spire.Entry{ID: id, Selectors: selectors})
+}
+
+func (c *Cluster) ensure(entry spire.Entry) {
+	c.mesh.t.Helper()
 	parent, err := spiffeid.FromString(c.ParentID)
 	if err != nil {
 		c.mesh.t.Fatal(err)
 	}
+	entry.ParentID = parent
 	client, err := spire.Dial(c.ServerSocket)
 	if err != nil {
 		c.mesh.t.Fatal(err)
 	}
 	defer client.Close()
-	Eventually(c.mesh.t, 20*time.Second, "entry of "+id.String(), func() error {
-		return client.EnsureEntries(context.Background(), []spire.Entry{{ID: id, ParentID: parent, Selectors: selectors}})
+	Eventually(c.mesh.t, 20*time.Second, "entry of "+entry.ID.String(), func() error {
+		return client.EnsureEntries(context.Background(), []spire.Entry{entry})
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 type SPIREOptions struct {
 	TrustDomain    string
 	CATTL, SVIDTTL time.Duration // 0: 24 h and 1 h
+	BundleEndpoint bool          // serve one, of profile https_spiffe
 }
 
 // SPIRE is one SPIRE server with one agent beside it, both with disks of their own.
@@ -23,6 +24,8 @@ type SPIRE struct {
 	ServerSocket, WorkloadSocket string
 	// ServerAddress is host:port of the server's API over TCP.
 	ServerAddress string
+	// BundleEndpoint is its URL; "" without one.
+	BundleEndpoint string
 	// AgentID is the parent of the entries of workloads beside the agent.
 	AgentID       string
 	Server, Agent *Process
@@ -39,12 +42,21 @@ const spireServer = `server {
   ca_ttl = "%[5]s"
   default_x509_svid_ttl = "%[6]s"
   experimental { cache_reload_interval = "1s" }
-}
+%[7]s}
 plugins {
   DataStore "sql" { plugin_data { database_type = "sqlite3" connection_string = "%[3]s/server.sqlite3" } }
   KeyManager "disk" { plugin_data { keys_path = "%[3]s/server-keys.json" } }
   NodeAttestor "join_token" { plugin_data {} }
 }
+`
+
+const spireEndpoint = `  federation {
+    bundle_endpoint {
+      address = "%s"
+      port = %s
+      profile "https_spiffe" {}
+    }
+  }
 `
 
 const spireAgent = `agent {
@@ -81,7 +93,14 @@ func StartSPIRE(t testing.TB, o SPIREOptions) *SPIRE {
 		TrustDomain: o.TrustDomain, ServerSocket: "unix://" + dir + "/server.sock", WorkloadSocket: "unix://" + dir + "/workload.sock",
 		ServerAddress: address, program: server,
 	}
-	config := write(t, filepath.Join(dir, "server.conf"), fmt.Sprintf(spireServer, host, port, dir, o.TrustDomain, o.CATTL, o.SVIDTTL))
+	federation := ""
+	if o.BundleEndpoint {
+		endpoint := Address()
+		endpointHost, endpointPort, _ := strings.Cut(endpoint, ":")
+		s.BundleEndpoint = "https://" + endpoint
+		federation = fmt.Sprintf(spireEndpoint, endpointHost, endpointPort)
+	}
+	config := write(t, filepath.Join(dir, "server.conf"), fmt.Sprintf(spireServer, host, port, dir, o.TrustDomain, o.CATTL, o.SVIDTTL, federation))
 	s.Server = Run(t, "spire-server-"+o.TrustDomain, server, nil, "run", "-config", config)
 	s.AwaitServer()
 	output, err := s.TryServerCommand("token", "generate")

@@ -139,6 +139,10 @@ type Federation struct {
 	Bundle      []byte // JWKS
 	Signature   []byte // continuity proof, see package trust
 	Chain       [][]byte
+	// EndpointURL is the domain's bundle endpoint, profile https_spiffe, which answers as EndpointID; "": none. It is
+	// not signed: nobody without a key of the domain can answer there.
+	EndpointURL string
+	EndpointID  spiffeid.ID
 }
 
 // JoinToken is a registration token, known by the hash of its secret only.

@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 )
@@ -233,8 +234,28 @@ func (f *Federation) Validate() error {
 	case len(f.Bundle) > 1<<20:
 		return fmt.Errorf("federation %q: bundle of %d bytes, at most 1 MiB", f.TrustDomain.Name(), len(f.Bundle))
 	}
+	if err := f.validateEndpoint(); err != nil {
+		return fmt.Errorf("federation %q: bundle endpoint: %w", f.TrustDomain.Name(), err)
+	}
 	_, err := ParseClusterID(string(f.Cluster))
 	return err
+}
+
+// validateEndpoint insists on the profile https_spiffe with an ID of the domain itself (SPIFFE Federation, section 5.2).
+func (f *Federation) validateEndpoint() error {
+	if f.EndpointURL == "" && f.EndpointID.IsZero() {
+		return nil
+	}
+	u, err := url.Parse(f.EndpointURL)
+	switch {
+	case err != nil:
+		return err
+	case len(f.EndpointURL) > 2048 || u.Scheme != "https" || u.Host == "" || u.User != nil:
+		return fmt.Errorf("want https://host/path without user information, got %q", f.EndpointURL)
+	case f.EndpointID.TrustDomain() != f.TrustDomain || f.EndpointID.Path() == "":
+		return fmt.Errorf("SPIFFE ID %q is no workload of the domain", f.EndpointID)
+	}
+	return nil
 }
 
 func (t *JoinToken) Validate() error {

@@ -246,10 +246,16 @@ func decodeFederation(f *pb.Federation) (*mesh.Federation, error) {
 	if err != nil {
 		return nil, fmt.Errorf("federation %q: %w", f.GetTrustDomain(), err)
 	}
-	return &mesh.Federation{
+	out := &mesh.Federation{
 		TrustDomain: domain, Cluster: mesh.ClusterID(f.GetCluster()), Sequence: f.GetSequence(),
-		Bundle: f.GetBundle(), Signature: f.GetSignature(), Chain: f.GetChain(),
-	}, nil
+		Bundle: f.GetBundle(), Signature: f.GetSignature(), Chain: f.GetChain(), EndpointURL: f.GetEndpointUrl(),
+	}
+	if id := f.GetEndpointId(); id != "" {
+		if out.EndpointID, err = spiffeid.FromString(id); err != nil {
+			return nil, fmt.Errorf("federation %q: endpoint: %w", domain.Name(), err)
+		}
+	}
+	return out, nil
 }
 
 func decodeJoinToken(t *pb.JoinToken) (*mesh.JoinToken, error) {

@@ -53,7 +53,7 @@ func Encode(o mesh.Object) *pb.Object {
 	case *mesh.Federation:
 		return &pb.Object{Kind: &pb.Object_Federation{Federation: &pb.Federation{
 			TrustDomain: o.TrustDomain.Name(), Cluster: string(o.Cluster), Sequence: o.Sequence,
-			Bundle: o.Bundle, Signature: o.Signature, Chain: o.Chain,
+			Bundle: o.Bundle, Signature: o.Signature, Chain: o.Chain, EndpointUrl: o.EndpointURL, EndpointId: o.EndpointID.String(),
 		}}}
 	case *mesh.JoinToken:
 		return &pb.Object{Kind: &pb.Object_JoinToken{JoinToken: &pb.JoinToken{

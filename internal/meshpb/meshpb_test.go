@@ -44,7 +44,8 @@ func objects() []mesh.Object {
 			Revision: 1, Kind: mesh.KindDestinationRule, Namespace: "shop", Name: "p", Operation: "apply", Author: "ann", AtMillis: 5,
 			Digest: "d", Chain: "c", Source: []byte("kind: x"),
 		},
-		&mesh.Federation{TrustDomain: domain, Cluster: "eu-west", Sequence: 9, Bundle: []byte("{}"), Signature: []byte("s"), Chain: [][]byte{{1}, {2}}},
+		&mesh.Federation{TrustDomain: domain, Cluster: "eu-west", Sequence: 9, Bundle: []byte("{}"), Signature: []byte("s"), Chain: [][]byte{{1}, {2}},
+			EndpointURL: "https://spire.example:8443", EndpointID: spiffeid.RequireFromPath(domain, "/spire/server")},
 		&mesh.JoinToken{Hash: strings.Repeat("0", 64), Cluster: cluster, ExpiresAtMillis: 6, UsedAtMillis: 7, Author: "ann"},
 		&mesh.Cursor{Cluster: "eu-west", Epoch: 1, Sequence: 2},
 	}

@@ -189,12 +189,13 @@ func (k *keeper) checkEntry(s *state, e *types.Entry) error {
 func (k *keeper) checkFederation(s *state, e *types.Entry) error {
 	var known []string
 	for _, given := range e.FederatesWith {
-		name, err := k.foreign(given)
+		domain, err := spiffeid.TrustDomainFromString(given)
 		if err != nil {
-			return err
+			return status.Errorf(codes.InvalidArgument, "entry: federates with %q: %v", given, err)
 		}
-		if s.bundles[name] == nil {
-			return status.Errorf(codes.FailedPrecondition, "entry: unable to find federated bundle of %q: set it first", name)
+		name := domain.Name()
+		if s.bundles[name] == nil && domain != k.domain { // SPIRE takes the own domain, without effect
+			return status.Errorf(codes.Internal, "entry: unable to find federated bundle of %q: set it first", name)
 		}
 		known = append(known, name)
 	}

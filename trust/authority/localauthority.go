@@ -56,6 +56,9 @@ func (a *localAuthorityAPI) TaintX509Authority(_ context.Context, q *api.TaintX5
 		if err != nil {
 			return nil, err
 		}
+		if r.tainted {
+			return nil, status.Errorf(codes.Internal, "X.509 authority %q is tainted already", q.AuthorityId)
+		}
 		s.replace(r.taint())
 		return r, nil
 	})
@@ -69,7 +72,7 @@ func (a *localAuthorityAPI) RevokeX509Authority(_ context.Context, q *api.Revoke
 			return nil, err
 		}
 		if !r.tainted {
-			return nil, status.Error(codes.FailedPrecondition, "an untainted authority cannot be revoked: taint it first, so that its SVIDs are renewed")
+			return nil, status.Error(codes.Internal, "an untainted authority cannot be revoked: taint it first, so that its SVIDs are renewed")
 		}
 		s.remove(func(x *root) bool { return x == r })
 		return r, nil
@@ -82,9 +85,9 @@ func demand(s *state, id string, p phase) (*root, error) {
 	r := s.find(id)
 	switch {
 	case r == nil:
-		return nil, status.Errorf(codes.NotFound, "no X.509 authority has the ID %q", id)
+		return nil, status.Errorf(codes.InvalidArgument, "no X.509 authority has the ID %q", id)
 	case r.phase != p:
-		return nil, status.Errorf(codes.FailedPrecondition, "X.509 authority %q is %s, not %s", id, r.phase, p)
+		return nil, status.Errorf(codes.InvalidArgument, "X.509 authority %q is %s, not %s", id, r.phase, p)
 	}
 	return r, nil
 }

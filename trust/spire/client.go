@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"strings"
 	"time"
 
@@ -16,7 +17,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
 	"github.com/periplus-mesh/periplus/trust"
@@ -35,6 +38,8 @@ type Client struct {
 	bundles       bundlev1.BundleClient
 	entries       entryv1.EntryClient
 	relationships trustdomainv1.TrustDomainClient
+	address       string // for people
+	scan          *scan  // of the entries; Reconcile's
 }
 
 // Dial prepares a client for the server socket, a path or unix:///path. It connects when first used.
@@ -43,8 +48,26 @@ func Dial(socket string) (*Client, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, fmt.Errorf("SPIRE server address %q: want unix:///path", socket)
 	}
-	conn, err := grpc.NewClient("unix://"+path,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), // the socket's file mode is the protection
+	return dial("unix://"+path, insecure.NewCredentials()) // the socket's file mode is the protection
+}
+
+// DialTCP prepares a client for the server's API at host:port, for who is not on the server's machine. The server must
+// be the SPIRE server of domain; source is an SVID of domain whose registration entry is marked admin.
+func DialTCP(address string, domain spiffeid.TrustDomain, source trust.Source) (*Client, error) {
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return nil, fmt.Errorf("SPIRE server address: %w", err)
+	}
+	server, err := spiffeid.FromPath(domain, "/spire/server")
+	if err != nil {
+		return nil, fmt.Errorf("SPIRE server address %q: %w", address, err)
+	}
+	return dial("dns:///"+address, credentials.NewTLS(trust.ClientConfig(source, trust.AuthorizeOneOf(server))))
+}
+
+func dial(target string, proof credentials.TransportCredentials) (*Client, error) {
+	conn, err := grpc.NewClient(target,
+		grpc.WithTransportCredentials(proof),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: callTimeout}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 2, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 2 * time.Second,
@@ -53,10 +76,10 @@ func Dial(socket string) (*Client, error) {
 		grpc.WithUnaryInterceptor(withTimeout),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("SPIRE server %s: %w", socket, err)
+		return nil, fmt.Errorf("SPIRE server %s: %w", target, err)
 	}
 	return &Client{
-		conn: conn, bundles: bundlev1.NewBundleClient(conn), entries: entryv1.NewEntryClient(conn),
+		address: target, scan: &scan{}, conn: conn, bundles: bundlev1.NewBundleClient(conn), entries: entryv1.NewEntryClient(conn),
 		relationships: trustdomainv1.NewTrustDomainClient(conn),
 	}, nil
 }
@@ -74,7 +97,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 func (c *Client) OwnBundle(ctx context.Context) (*trust.Bundle, error) {
 	b, err := c.bundles.GetBundle(ctx, &bundlev1.GetBundleRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("own bundle: %w", err)
+		return nil, c.explain(fmt.Errorf("own bundle: %w", err))
 	}
 	own, err := bundleOf(b)
 	if err != nil {

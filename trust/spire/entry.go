@@ -22,9 +22,12 @@ type Entry struct {
 	// Selectors must all hold: unix:uid:N, unix:gid:N, unix:path:/absolute/path. At least one.
 	Selectors []string
 	TTL       time.Duration // whole seconds; 0 = the server's default
+	// DNSNames stand in the SVID for clients that verify host names; none: none.
+	DNSNames []string
 }
 
-// EnsureEntries creates the entries that are missing, and sets the TTL of those that are there. Others stay.
+// EnsureEntries creates the entries that are missing, and sets the TTL of those that are there. Others stay. DNS names
+// are of what is created.
 func (c *Client) EnsureEntries(ctx context.Context, entries []Entry) error {
 	var wire []*types.Entry
 	for _, e := range entries {
@@ -69,7 +72,7 @@ func (e Entry) wire() (*types.Entry, error) {
 	if e.ID.IsZero() || e.ParentID.IsZero() {
 		return nil, errors.New("ID and parent ID are required")
 	}
-	w := &types.Entry{SpiffeId: idOf(e.ID), ParentId: idOf(e.ParentID), X509SvidTtl: int32(e.TTL / time.Second)}
+	w := &types.Entry{SpiffeId: idOf(e.ID), ParentId: idOf(e.ParentID), X509SvidTtl: int32(e.TTL / time.Second), DnsNames: e.DNSNames}
 	for _, s := range e.Selectors {
 		kind, value, ok := strings.Cut(s, ":")
 		if !ok || kind == "" || value == "" {
@@ -99,55 +102,4 @@ func (c *Client) update(ctx context.Context, entries []*types.Entry, mask *types
 		}
 	}
 	return nil
-}
-
-// federate lets every workload entry use the desired domains that the server holds.
-func (r *reconciliation) federate(ctx context.Context) error {
-	var names []string
-	for _, f := range r.desired.Bundles {
-		if r.held[f.TrustDomain] != nil {
-			names = append(names, f.TrustDomain.Name())
-		}
-	}
-	var changed []*types.Entry
-	for token := ""; ; {
-		page, err := r.entries.ListEntries(ctx, &entryv1.ListEntriesRequest{
-			PageSize: pageSize, PageToken: token,
-			OutputMask: &types.EntryMask{SpiffeId: true, ParentId: true, FederatesWith: true, Downstream: true},
-		})
-		if err != nil {
-			return fmt.Errorf("entries: %w", err)
-		}
-		changed = append(changed, r.extend(page.Entries, names)...)
-		if token = page.NextPageToken; token == "" {
-			break
-		}
-	}
-	if err := r.update(ctx, changed, &types.EntryMask{FederatesWith: true}); err != nil {
-		return fmt.Errorf("entries: %w", err)
-	}
-	r.status.Updated = len(changed)
-	return nil
-}
-
-// extend returns the workload entries that lack one of the names, with it. What else they federate with stays.
-func (r *reconciliation) extend(entries []*types.Entry, names []string) []*types.Entry {
-	var changed []*types.Entry
-	for _, e := range entries {
-		if !isWorkload(e) {
-			continue
-		}
-		r.status.Entries++
-		all := slices.Concat(e.FederatesWith, names)
-		slices.Sort(all)
-		if all = slices.Compact(all); len(all) > len(e.FederatesWith) {
-			changed = append(changed, &types.Entry{Id: e.Id, FederatesWith: all})
-		}
-	}
-	return changed
-}
-
-// isWorkload leaves out nodes (their parent is the server), SPIRE's own identities and downstream servers.
-func isWorkload(e *types.Entry) bool {
-	return !e.Downstream && e.GetParentId().GetPath() != "/spire/server" && !strings.HasPrefix(e.GetSpiffeId().GetPath(), "/spire/")
 }

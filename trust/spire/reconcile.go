@@ -42,6 +42,9 @@ type Desired struct {
 	// Complete says that Bundles is all that is desired, so that a managed domain that is missing is to go.
 	// Zero = not known, and nothing is deleted.
 	Complete bool
+	// Paths limits which entries are made to federate: those whose SPIFFE ID's path is one of these or below it, such as
+	// /ns/shop. Empty = every workload's.
+	Paths []string
 	// Remember keeps the new Managed before anything is set, so that a crash leaves no orphan. An error stops
 	// the reconciliation. nil = the caller keeps Status.Managed afterwards.
 	Remember func([]spiffeid.TrustDomain) error
@@ -52,25 +55,27 @@ type Status struct {
 	Own     DomainStatus
 	Domains map[spiffeid.TrustDomain]DomainStatus // desired ones and all others that the server holds
 	Managed []spiffeid.TrustDomain                // in order of their names
-	Entries int                                   // workload entries seen
-	Updated int                                   // of these, changed to federate
+	Entries int                                   // workload entries that are to federate
+	Updated int                                   // of these, changed now
+	// Contested are the SPIFFE IDs of entries from which somebody else takes the domains out each time.
+	Contested []string
 }
 
 // DomainStatus is one trust domain as the server holds it.
 type DomainStatus struct {
-	Sequence       uint64    // 0 = the server holds no bundle
-	Authorities    int       // X.509 roots
-	EarliestExpiry time.Time // of a root; zero without roots
-	Managed        bool      // set by this client
-	Problem        string    // why the desired bundle was not taken; "" = none
-	Delivery       string    // how newer bundles come: "endpoint URL", or "mesh" and why
+	Sequence    uint64
+	Authorities int       // X.509 roots; 0 = the server holds no bundle
+	Expiry      time.Time // of the last root; zero without roots
+	Managed     bool      // set by this client
+	Problem     string    // why the desired bundle was not taken; "" = none
+	Delivery    string    // how newer bundles come: "endpoint URL", or "mesh" and why
 }
 
 // Sequences are the bundle versions that workloads can see, by name of the trust domain.
 func (s Status) Sequences() map[string]uint64 {
 	all := make(map[string]uint64, len(s.Domains))
 	for domain, d := range s.Domains {
-		if d.Sequence > 0 {
+		if d.Authorities > 0 {
 			all[domain.Name()] = d.Sequence
 		}
 	}
@@ -84,8 +89,10 @@ type reconciliation struct {
 	own     spiffeid.TrustDomain
 	held    map[spiffeid.TrustDomain]*trust.Bundle
 	managed map[spiffeid.TrustDomain]bool
-	status  Status
-	failed  []error
+	// relations are the federation relationships at the beginning, by domain.
+	relations map[string]*types.FederationRelationship
+	status    Status
+	failed    []error
 }
 
 // Reconcile makes the server federate as desired. After an error some of it may be done; calling again is safe.
@@ -94,13 +101,19 @@ type reconciliation struct {
 func (c *Client) Reconcile(ctx context.Context, desired Desired) (Status, error) {
 	own, err := c.OwnBundle(ctx)
 	if err != nil {
-		return Status{}, fmt.Errorf("SPIRE server: %w", err)
+		return Status{}, err
 	}
 	held, err := c.held(ctx)
 	if err != nil {
-		return Status{}, fmt.Errorf("SPIRE server: %w", err)
+		return Status{}, c.explain(err)
 	}
-	r := &reconciliation{Client: c, desired: desired, own: own.TrustDomain, held: held, managed: make(map[spiffeid.TrustDomain]bool)}
+	relations, err := c.related(ctx)
+	if err != nil {
+		return Status{}, c.explain(err)
+	}
+	r := &reconciliation{
+		Client: c, desired: desired, own: own.TrustDomain, held: held, managed: make(map[spiffeid.TrustDomain]bool), relations: relations,
+	}
 	r.status.Own, r.status.Domains = describe(own), make(map[spiffeid.TrustDomain]DomainStatus)
 	for _, domain := range desired.Managed {
 		r.managed[domain] = true
@@ -108,7 +121,7 @@ func (c *Client) Reconcile(ctx context.Context, desired Desired) (Status, error)
 	err = r.run(ctx)
 	r.finish()
 	if err != nil {
-		return r.status, fmt.Errorf("SPIRE server of %q: %w", own.TrustDomain.Name(), err)
+		return r.status, c.explain(err)
 	}
 	return r.status, nil
 }
@@ -164,9 +177,11 @@ func (r *reconciliation) judgeOne(f ForeignBundle) (*trust.Bundle, error) {
 		return b, nil
 	case !r.managed[f.TrustDomain] && len(held.X509) > 0 && !shareRoot(held, b):
 		return nil, errors.New("somebody else set this domain's bundle and it shares no root with the mesh's: delete one or the other")
+	case held.Sequence > b.Sequence && r.relations[f.TrustDomain.Name()] != nil:
+		return nil, nil // the server fetched it from the endpoint before the mesh brought it
 	case held.Sequence > b.Sequence:
 		return nil, fmt.Errorf("has sequence %d, the server holds %d already", b.Sequence, held.Sequence)
-	case held.SameKeys(b):
+	case held.Sequence == b.Sequence && held.SameKeys(b):
 		return nil, nil
 	case held.Sequence == b.Sequence:
 		return nil, fmt.Errorf("has sequence %d with other keys than the server holds under it", b.Sequence)
@@ -277,5 +292,5 @@ func (r *reconciliation) finish() {
 }
 
 func describe(b *trust.Bundle) DomainStatus {
-	return DomainStatus{Sequence: b.Sequence, Authorities: len(b.X509), EarliestExpiry: b.EarliestExpiry()}
+	return DomainStatus{Sequence: b.Sequence, Authorities: len(b.X509), Expiry: b.Expiry()}
 }

@@ -238,6 +238,29 @@ func TestRelationshipNeedsAnEndpoint(t *testing.T) {
 	}
 }
 
+// A server that has fetched a newer bundle from the endpoint itself is ahead of the mesh, which is no problem and is not
+// undone; without a relationship it is one.
+func TestServerMayBeAheadByItsEndpoint(t *testing.T) {
+	east, ca := start(t, "east.mesh", 0), trusttest.NewCA("west.mesh")
+	f := spire.ForeignBundle{TrustDomain: ca.TrustDomain, JWKS: ca.JWKS(1), Endpoint: spire.Endpoint{
+		URL: "https://west.example:8443/bundle", ID: spiffeid.RequireFromPath(ca.TrustDomain, "/spire/server"),
+	}}
+	at := func(sequence uint64, problem string) {
+		t.Helper()
+		f.JWKS = ca.JWKS(sequence)
+		d := east.reconcile(t, spire.Desired{Bundles: []spire.ForeignBundle{f}, Managed: []spiffeid.TrustDomain{ca.TrustDomain}}).Domains[ca.TrustDomain]
+		if want := max(sequence, 5); d.Sequence != want || !strings.Contains(d.Problem, problem) || problem == "" && d.Problem != "" {
+			t.Fatalf("desired %d: %+v", sequence, d)
+		}
+	}
+	at(5, "")
+	at(1, "")
+	f = spire.ForeignBundle{TrustDomain: ca.TrustDomain}
+	east.reconcile(t, spire.Desired{Managed: []spiffeid.TrustDomain{ca.TrustDomain}, Complete: true})
+	at(5, "")
+	at(1, "holds 5")
+}
+
 func TestEnsureEntries(t *testing.T) {
 	east := start(t, "east.mesh", 0)
 	e := east.entry("/ns/shop/sa/cart")

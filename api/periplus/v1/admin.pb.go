@@ -2470,13 +2470,22 @@ func (x *TrustStatusResponse) GetItems() []*TrustDomainStatus {
 }
 
 type TrustDomainStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TrustDomain   string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
-	Cluster       string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	Authorities   uint32                 `protobuf:"varint,4,opt,name=authorities,proto3" json:"authorities,omitempty"`
-	ExpiresAtMs   int64                  `protobuf:"varint,5,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
-	Peers         []*TrustPeerStatus     `protobuf:"bytes,6,rep,name=peers,proto3" json:"peers,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Cluster     string                 `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Sequence    uint64                 `protobuf:"varint,3,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Authorities uint32                 `protobuf:"varint,4,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	ExpiresAtMs int64                  `protobuf:"varint,5,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	Peers       []*TrustPeerStatus     `protobuf:"bytes,6,rep,name=peers,proto3" json:"peers,omitempty"`
+	// Published, Behind (the mesh has an older bundle than the domain's own SPIRE server), Refused, Stale, Unknown.
+	State string `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	// Why, where the state alone does not say.
+	Reason string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Sequence that the domain's own SPIRE server has; 0: its agent has not told.
+	OwnSequence uint64 `protobuf:"varint,9,opt,name=own_sequence,json=ownSequence,proto3" json:"own_sequence,omitempty"`
+	// Milliseconds since the owner's agent told, and for how long it has seen own_sequence; -1: never.
+	AgeMs         int64 `protobuf:"varint,10,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	HeldMs        int64 `protobuf:"varint,11,opt,name=held_ms,json=heldMs,proto3" json:"held_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2553,12 +2562,60 @@ func (x *TrustDomainStatus) GetPeers() []*TrustPeerStatus {
 	return nil
 }
 
+func (x *TrustDomainStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TrustDomainStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TrustDomainStatus) GetOwnSequence() uint64 {
+	if x != nil {
+		return x.OwnSequence
+	}
+	return 0
+}
+
+func (x *TrustDomainStatus) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *TrustDomainStatus) GetHeldMs() int64 {
+	if x != nil {
+		return x.HeldMs
+	}
+	return 0
+}
+
 // TrustPeerStatus says what a cluster holds of another's bundle.
 type TrustPeerStatus struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
-	AgeMs         int64                  `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Cluster  string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Sequence uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// Milliseconds since the cluster's agent told; -1: never.
+	AgeMs int64 `protobuf:"varint,3,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// InSync, Behind, Ahead (its SPIRE server fetched a newer bundle itself), Missing, Refused, Stale (nobody has looked
+	// for a while), NotFederated (its agent has no SPIRE server), Unknown.
+	State string `protobuf:"bytes,4,opt,name=state,proto3" json:"state,omitempty"`
+	// Why, where the state alone does not say.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// X.509 roots held, and when the last of them expires, Unix time.
+	Authorities uint32 `protobuf:"varint,6,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	ExpiresAtMs int64  `protobuf:"varint,7,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	// For how long the agent has seen this sequence held.
+	HeldMs int64 `protobuf:"varint,8,opt,name=held_ms,json=heldMs,proto3" json:"held_ms,omitempty"`
+	// How newer bundles come.
+	Delivery      string `protobuf:"bytes,9,opt,name=delivery,proto3" json:"delivery,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2612,6 +2669,48 @@ func (x *TrustPeerStatus) GetAgeMs() int64 {
 		return x.AgeMs
 	}
 	return 0
+}
+
+func (x *TrustPeerStatus) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *TrustPeerStatus) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *TrustPeerStatus) GetAuthorities() uint32 {
+	if x != nil {
+		return x.Authorities
+	}
+	return 0
+}
+
+func (x *TrustPeerStatus) GetExpiresAtMs() int64 {
+	if x != nil {
+		return x.ExpiresAtMs
+	}
+	return 0
+}
+
+func (x *TrustPeerStatus) GetHeldMs() int64 {
+	if x != nil {
+		return x.HeldMs
+	}
+	return 0
+}
+
+func (x *TrustPeerStatus) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
+	}
+	return ""
 }
 
 var File_periplus_v1_admin_proto protoreflect.FileDescriptor
@@ -2782,18 +2881,30 @@ const file_periplus_v1_admin_proto_rawDesc = "" +
 	"\x14RemoveMemberResponse\"\x14\n" +
 	"\x12TrustStatusRequest\"K\n" +
 	"\x13TrustStatusResponse\x124\n" +
-	"\x05items\x18\x01 \x03(\v2\x1e.periplus.v1.TrustDomainStatusR\x05items\"\xe6\x01\n" +
+	"\x05items\x18\x01 \x03(\v2\x1e.periplus.v1.TrustDomainStatusR\x05items\"\xe7\x02\n" +
 	"\x11TrustDomainStatus\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x18\n" +
 	"\acluster\x18\x02 \x01(\tR\acluster\x12\x1a\n" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12 \n" +
 	"\vauthorities\x18\x04 \x01(\rR\vauthorities\x12\"\n" +
 	"\rexpires_at_ms\x18\x05 \x01(\x03R\vexpiresAtMs\x122\n" +
-	"\x05peers\x18\x06 \x03(\v2\x1c.periplus.v1.TrustPeerStatusR\x05peers\"^\n" +
+	"\x05peers\x18\x06 \x03(\v2\x1c.periplus.v1.TrustPeerStatusR\x05peers\x12\x14\n" +
+	"\x05state\x18\a \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\x12!\n" +
+	"\fown_sequence\x18\t \x01(\x04R\vownSequence\x12\x15\n" +
+	"\x06age_ms\x18\n" +
+	" \x01(\x03R\x05ageMs\x12\x17\n" +
+	"\aheld_ms\x18\v \x01(\x03R\x06heldMs\"\x87\x02\n" +
 	"\x0fTrustPeerStatus\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1a\n" +
 	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12\x15\n" +
-	"\x06age_ms\x18\x03 \x01(\x03R\x05ageMs2\xd6\x03\n" +
+	"\x06age_ms\x18\x03 \x01(\x03R\x05ageMs\x12\x14\n" +
+	"\x05state\x18\x04 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12 \n" +
+	"\vauthorities\x18\x06 \x01(\rR\vauthorities\x12\"\n" +
+	"\rexpires_at_ms\x18\a \x01(\x03R\vexpiresAtMs\x12\x17\n" +
+	"\aheld_ms\x18\b \x01(\x03R\x06heldMs\x12\x1a\n" +
+	"\bdelivery\x18\t \x01(\tR\bdelivery2\xd6\x03\n" +
 	"\x0eClusterService\x12\\\n" +
 	"\x0fRegisterCluster\x12#.periplus.v1.RegisterClusterRequest\x1a$.periplus.v1.RegisterClusterResponse\x12X\n" +
 	"\fListClusters\x12 .periplus.v1.ListClustersRequest\x1a!.periplus.v1.ListClustersResponse\"\x03\x90\x02\x01\x12\\\n" +

@@ -615,8 +615,10 @@ type Welcome struct {
 	// The agent reports under this epoch, greater than any before.
 	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// What the controller has of this cluster: key -> digest of the object.
-	Have          map[string][]byte `protobuf:"bytes,2,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Cluster       *Cluster          `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Have    map[string][]byte `protobuf:"bytes,2,rep,name=have,proto3" json:"have,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Cluster *Cluster          `protobuf:"bytes,3,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// host:port of every controller replica. A later Welcome may have these alone: the members have changed.
+	Controllers   []string `protobuf:"bytes,4,rep,name=controllers,proto3" json:"controllers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -668,6 +670,13 @@ func (x *Welcome) GetHave() map[string][]byte {
 func (x *Welcome) GetCluster() *Cluster {
 	if x != nil {
 		return x.Cluster
+	}
+	return nil
+}
+
+func (x *Welcome) GetControllers() []string {
+	if x != nil {
+		return x.Controllers
 	}
 	return nil
 }
@@ -742,8 +751,10 @@ type LoadReport struct {
 	Proxies  []*ProxyState          `protobuf:"bytes,5,rep,name=proxies,proto3" json:"proxies,omitempty"`
 	// Trust domain -> sequence of its bundle that the cluster's workloads can see.
 	BundleSequences map[string]uint64 `protobuf:"bytes,6,rep,name=bundle_sequences,json=bundleSequences,proto3" json:"bundle_sequences,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Unset: the agent has no SPIRE server to federate.
+	Federation    *FederationReport `protobuf:"bytes,7,opt,name=federation,proto3" json:"federation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LoadReport) Reset() {
@@ -818,6 +829,174 @@ func (x *LoadReport) GetBundleSequences() map[string]uint64 {
 	return nil
 }
 
+func (x *LoadReport) GetFederation() *FederationReport {
+	if x != nil {
+		return x.Federation
+	}
+	return nil
+}
+
+// FederationReport is what the cluster's SPIRE server holds, as its agent found it.
+type FederationReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Milliseconds since the agent last found the server as the mesh says, or made it so; -1: never yet.
+	DoneAgeMs int64 `protobuf:"varint,1,opt,name=done_age_ms,json=doneAgeMs,proto3" json:"done_age_ms,omitempty"`
+	// Why the attempts since failed; "": they did not.
+	Error string `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"`
+	// The own domain and all foreign ones that the server holds, or was to hold.
+	Bundles       []*HeldBundle `protobuf:"bytes,3,rep,name=bundles,proto3" json:"bundles,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FederationReport) Reset() {
+	*x = FederationReport{}
+	mi := &file_periplus_v1_agent_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FederationReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FederationReport) ProtoMessage() {}
+
+func (x *FederationReport) ProtoReflect() protoreflect.Message {
+	mi := &file_periplus_v1_agent_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FederationReport.ProtoReflect.Descriptor instead.
+func (*FederationReport) Descriptor() ([]byte, []int) {
+	return file_periplus_v1_agent_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *FederationReport) GetDoneAgeMs() int64 {
+	if x != nil {
+		return x.DoneAgeMs
+	}
+	return 0
+}
+
+func (x *FederationReport) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *FederationReport) GetBundles() []*HeldBundle {
+	if x != nil {
+		return x.Bundles
+	}
+	return nil
+}
+
+type HeldBundle struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	TrustDomain string                 `protobuf:"bytes,1,opt,name=trust_domain,json=trustDomain,proto3" json:"trust_domain,omitempty"`
+	Sequence    uint64                 `protobuf:"varint,2,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	// X.509 roots; 0: no bundle is held.
+	Authorities uint32 `protobuf:"varint,3,opt,name=authorities,proto3" json:"authorities,omitempty"`
+	// When the last of them expires, Unix time: nothing of the domain verifies afterwards.
+	ExpiresAtMs int64 `protobuf:"varint,4,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	// For how long the agent has seen the server hold this sequence.
+	HeldMs int64 `protobuf:"varint,5,opt,name=held_ms,json=heldMs,proto3" json:"held_ms,omitempty"`
+	// Why the mesh's bundle was not taken; "": it was.
+	Problem string `protobuf:"bytes,6,opt,name=problem,proto3" json:"problem,omitempty"`
+	// How newer bundles come: by the mesh alone, or by an endpoint too.
+	Delivery      string `protobuf:"bytes,7,opt,name=delivery,proto3" json:"delivery,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldBundle) Reset() {
+	*x = HeldBundle{}
+	mi := &file_periplus_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldBundle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldBundle) ProtoMessage() {}
+
+func (x *HeldBundle) ProtoReflect() protoreflect.Message {
+	mi := &file_periplus_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldBundle.ProtoReflect.Descriptor instead.
+func (*HeldBundle) Descriptor() ([]byte, []int) {
+	return file_periplus_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *HeldBundle) GetTrustDomain() string {
+	if x != nil {
+		return x.TrustDomain
+	}
+	return ""
+}
+
+func (x *HeldBundle) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *HeldBundle) GetAuthorities() uint32 {
+	if x != nil {
+		return x.Authorities
+	}
+	return 0
+}
+
+func (x *HeldBundle) GetExpiresAtMs() int64 {
+	if x != nil {
+		return x.ExpiresAtMs
+	}
+	return 0
+}
+
+func (x *HeldBundle) GetHeldMs() int64 {
+	if x != nil {
+		return x.HeldMs
+	}
+	return 0
+}
+
+func (x *HeldBundle) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *HeldBundle) GetDelivery() string {
+	if x != nil {
+		return x.Delivery
+	}
+	return ""
+}
+
 type LoadRow struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Service           *ServiceName           `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
@@ -835,7 +1014,7 @@ type LoadRow struct {
 
 func (x *LoadRow) Reset() {
 	*x = LoadRow{}
-	mi := &file_periplus_v1_agent_proto_msgTypes[12]
+	mi := &file_periplus_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1026,7 @@ func (x *LoadRow) String() string {
 func (*LoadRow) ProtoMessage() {}
 
 func (x *LoadRow) ProtoReflect() protoreflect.Message {
-	mi := &file_periplus_v1_agent_proto_msgTypes[12]
+	mi := &file_periplus_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1039,7 @@ func (x *LoadRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadRow.ProtoReflect.Descriptor instead.
 func (*LoadRow) Descriptor() ([]byte, []int) {
-	return file_periplus_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_periplus_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LoadRow) GetService() *ServiceName {
@@ -937,7 +1116,7 @@ type ProxyState struct {
 
 func (x *ProxyState) Reset() {
 	*x = ProxyState{}
-	mi := &file_periplus_v1_agent_proto_msgTypes[13]
+	mi := &file_periplus_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1128,7 @@ func (x *ProxyState) String() string {
 func (*ProxyState) ProtoMessage() {}
 
 func (x *ProxyState) ProtoReflect() protoreflect.Message {
-	mi := &file_periplus_v1_agent_proto_msgTypes[13]
+	mi := &file_periplus_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1141,7 @@ func (x *ProxyState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyState.ProtoReflect.Descriptor instead.
 func (*ProxyState) Descriptor() ([]byte, []int) {
-	return file_periplus_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_periplus_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ProxyState) GetId() string {
@@ -1058,11 +1237,12 @@ const file_periplus_v1_agent_proto_rawDesc = "" +
 	"\x0eReportResponse\x120\n" +
 	"\awelcome\x18\x01 \x01(\v2\x14.periplus.v1.WelcomeH\x00R\awelcome\x12$\n" +
 	"\x03ack\x18\x02 \x01(\v2\x10.periplus.v1.AckH\x00R\x03ackB\t\n" +
-	"\amessage\"\xbc\x01\n" +
+	"\amessage\"\xde\x01\n" +
 	"\aWelcome\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x122\n" +
 	"\x04have\x18\x02 \x03(\v2\x1e.periplus.v1.Welcome.HaveEntryR\x04have\x12.\n" +
-	"\acluster\x18\x03 \x01(\v2\x14.periplus.v1.ClusterR\acluster\x1a7\n" +
+	"\acluster\x18\x03 \x01(\v2\x14.periplus.v1.ClusterR\acluster\x12 \n" +
+	"\vcontrollers\x18\x04 \x03(\tR\vcontrollers\x1a7\n" +
 	"\tHaveEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"o\n" +
@@ -1071,7 +1251,7 @@ const file_periplus_v1_agent_proto_rawDesc = "" +
 	"\x05index\x18\x02 \x01(\x04R\x05index\x126\n" +
 	"\n" +
 	"rejections\x18\x03 \x03(\v2\x16.periplus.v1.RejectionR\n" +
-	"rejections\"\xd5\x02\n" +
+	"rejections\"\x94\x03\n" +
 	"\n" +
 	"LoadReport\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
@@ -1079,10 +1259,26 @@ const file_periplus_v1_agent_proto_rawDesc = "" +
 	"\twindow_ms\x18\x03 \x01(\rR\bwindowMs\x12(\n" +
 	"\x04rows\x18\x04 \x03(\v2\x14.periplus.v1.LoadRowR\x04rows\x121\n" +
 	"\aproxies\x18\x05 \x03(\v2\x17.periplus.v1.ProxyStateR\aproxies\x12W\n" +
-	"\x10bundle_sequences\x18\x06 \x03(\v2,.periplus.v1.LoadReport.BundleSequencesEntryR\x0fbundleSequences\x1aB\n" +
+	"\x10bundle_sequences\x18\x06 \x03(\v2,.periplus.v1.LoadReport.BundleSequencesEntryR\x0fbundleSequences\x12=\n" +
+	"\n" +
+	"federation\x18\a \x01(\v2\x1d.periplus.v1.FederationReportR\n" +
+	"federation\x1aB\n" +
 	"\x14BundleSequencesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\xb8\x02\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"{\n" +
+	"\x10FederationReport\x12\x1e\n" +
+	"\vdone_age_ms\x18\x01 \x01(\x03R\tdoneAgeMs\x12\x14\n" +
+	"\x05error\x18\x02 \x01(\tR\x05error\x121\n" +
+	"\abundles\x18\x03 \x03(\v2\x17.periplus.v1.HeldBundleR\abundles\"\xe0\x01\n" +
+	"\n" +
+	"HeldBundle\x12!\n" +
+	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x1a\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\x12 \n" +
+	"\vauthorities\x18\x03 \x01(\rR\vauthorities\x12\"\n" +
+	"\rexpires_at_ms\x18\x04 \x01(\x03R\vexpiresAtMs\x12\x17\n" +
+	"\aheld_ms\x18\x05 \x01(\x03R\x06heldMs\x12\x18\n" +
+	"\aproblem\x18\x06 \x01(\tR\aproblem\x12\x1a\n" +
+	"\bdelivery\x18\a \x01(\tR\bdelivery\"\xb8\x02\n" +
 	"\aLoadRow\x122\n" +
 	"\aservice\x18\x01 \x01(\v2\x18.periplus.v1.ServiceNameR\aservice\x12#\n" +
 	"\rsource_region\x18\x02 \x01(\tR\fsourceRegion\x12\x1f\n" +
@@ -1124,7 +1320,7 @@ func file_periplus_v1_agent_proto_rawDescGZIP() []byte {
 	return file_periplus_v1_agent_proto_rawDescData
 }
 
-var file_periplus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_periplus_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_periplus_v1_agent_proto_goTypes = []any{
 	(*RegisterRequest)(nil),  // 0: periplus.v1.RegisterRequest
 	(*RegisterResponse)(nil), // 1: periplus.v1.RegisterResponse
@@ -1138,45 +1334,49 @@ var file_periplus_v1_agent_proto_goTypes = []any{
 	(*Welcome)(nil),          // 9: periplus.v1.Welcome
 	(*Ack)(nil),              // 10: periplus.v1.Ack
 	(*LoadReport)(nil),       // 11: periplus.v1.LoadReport
-	(*LoadRow)(nil),          // 12: periplus.v1.LoadRow
-	(*ProxyState)(nil),       // 13: periplus.v1.ProxyState
-	nil,                      // 14: periplus.v1.Welcome.HaveEntry
-	nil,                      // 15: periplus.v1.LoadReport.BundleSequencesEntry
-	nil,                      // 16: periplus.v1.ProxyState.TypesEntry
-	(*Cluster)(nil),          // 17: periplus.v1.Cluster
-	(*Object)(nil),           // 18: periplus.v1.Object
-	(*Rejection)(nil),        // 19: periplus.v1.Rejection
-	(*ServiceName)(nil),      // 20: periplus.v1.ServiceName
+	(*FederationReport)(nil), // 12: periplus.v1.FederationReport
+	(*HeldBundle)(nil),       // 13: periplus.v1.HeldBundle
+	(*LoadRow)(nil),          // 14: periplus.v1.LoadRow
+	(*ProxyState)(nil),       // 15: periplus.v1.ProxyState
+	nil,                      // 16: periplus.v1.Welcome.HaveEntry
+	nil,                      // 17: periplus.v1.LoadReport.BundleSequencesEntry
+	nil,                      // 18: periplus.v1.ProxyState.TypesEntry
+	(*Cluster)(nil),          // 19: periplus.v1.Cluster
+	(*Object)(nil),           // 20: periplus.v1.Object
+	(*Rejection)(nil),        // 21: periplus.v1.Rejection
+	(*ServiceName)(nil),      // 22: periplus.v1.ServiceName
 }
 var file_periplus_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: periplus.v1.RegisterResponse.credential:type_name -> periplus.v1.Credential
-	17, // 1: periplus.v1.RegisterResponse.cluster:type_name -> periplus.v1.Cluster
+	19, // 1: periplus.v1.RegisterResponse.cluster:type_name -> periplus.v1.Cluster
 	4,  // 2: periplus.v1.RotateResponse.credential:type_name -> periplus.v1.Credential
 	6,  // 3: periplus.v1.ReportRequest.hello:type_name -> periplus.v1.Hello
 	7,  // 4: periplus.v1.ReportRequest.update:type_name -> periplus.v1.Update
 	11, // 5: periplus.v1.ReportRequest.load:type_name -> periplus.v1.LoadReport
-	18, // 6: periplus.v1.Update.upserts:type_name -> periplus.v1.Object
+	20, // 6: periplus.v1.Update.upserts:type_name -> periplus.v1.Object
 	9,  // 7: periplus.v1.ReportResponse.welcome:type_name -> periplus.v1.Welcome
 	10, // 8: periplus.v1.ReportResponse.ack:type_name -> periplus.v1.Ack
-	14, // 9: periplus.v1.Welcome.have:type_name -> periplus.v1.Welcome.HaveEntry
-	17, // 10: periplus.v1.Welcome.cluster:type_name -> periplus.v1.Cluster
-	19, // 11: periplus.v1.Ack.rejections:type_name -> periplus.v1.Rejection
-	12, // 12: periplus.v1.LoadReport.rows:type_name -> periplus.v1.LoadRow
-	13, // 13: periplus.v1.LoadReport.proxies:type_name -> periplus.v1.ProxyState
-	15, // 14: periplus.v1.LoadReport.bundle_sequences:type_name -> periplus.v1.LoadReport.BundleSequencesEntry
-	20, // 15: periplus.v1.LoadRow.service:type_name -> periplus.v1.ServiceName
-	16, // 16: periplus.v1.ProxyState.types:type_name -> periplus.v1.ProxyState.TypesEntry
-	0,  // 17: periplus.v1.AgentService.Register:input_type -> periplus.v1.RegisterRequest
-	2,  // 18: periplus.v1.AgentService.Rotate:input_type -> periplus.v1.RotateRequest
-	5,  // 19: periplus.v1.AgentService.Report:input_type -> periplus.v1.ReportRequest
-	1,  // 20: periplus.v1.AgentService.Register:output_type -> periplus.v1.RegisterResponse
-	3,  // 21: periplus.v1.AgentService.Rotate:output_type -> periplus.v1.RotateResponse
-	8,  // 22: periplus.v1.AgentService.Report:output_type -> periplus.v1.ReportResponse
-	20, // [20:23] is the sub-list for method output_type
-	17, // [17:20] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	16, // 9: periplus.v1.Welcome.have:type_name -> periplus.v1.Welcome.HaveEntry
+	19, // 10: periplus.v1.Welcome.cluster:type_name -> periplus.v1.Cluster
+	21, // 11: periplus.v1.Ack.rejections:type_name -> periplus.v1.Rejection
+	14, // 12: periplus.v1.LoadReport.rows:type_name -> periplus.v1.LoadRow
+	15, // 13: periplus.v1.LoadReport.proxies:type_name -> periplus.v1.ProxyState
+	17, // 14: periplus.v1.LoadReport.bundle_sequences:type_name -> periplus.v1.LoadReport.BundleSequencesEntry
+	12, // 15: periplus.v1.LoadReport.federation:type_name -> periplus.v1.FederationReport
+	13, // 16: periplus.v1.FederationReport.bundles:type_name -> periplus.v1.HeldBundle
+	22, // 17: periplus.v1.LoadRow.service:type_name -> periplus.v1.ServiceName
+	18, // 18: periplus.v1.ProxyState.types:type_name -> periplus.v1.ProxyState.TypesEntry
+	0,  // 19: periplus.v1.AgentService.Register:input_type -> periplus.v1.RegisterRequest
+	2,  // 20: periplus.v1.AgentService.Rotate:input_type -> periplus.v1.RotateRequest
+	5,  // 21: periplus.v1.AgentService.Report:input_type -> periplus.v1.ReportRequest
+	1,  // 22: periplus.v1.AgentService.Register:output_type -> periplus.v1.RegisterResponse
+	3,  // 23: periplus.v1.AgentService.Rotate:output_type -> periplus.v1.RotateResponse
+	8,  // 24: periplus.v1.AgentService.Report:output_type -> periplus.v1.ReportResponse
+	22, // [22:25] is the sub-list for method output_type
+	19, // [19:22] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_periplus_v1_agent_proto_init() }
@@ -1201,7 +1401,7 @@ func file_periplus_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_periplus_v1_agent_proto_rawDesc), len(file_periplus_v1_agent_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1416,7 +1416,11 @@ type Federation struct {
 	// Continuity proof: the signature of the statement by the SVID in chain.
 	Signature []byte `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`
 	// DER certificates of the signer's X.509-SVID, leaf first.
-	Chain         [][]byte `protobuf:"bytes,6,rep,name=chain,proto3" json:"chain,omitempty"`
+	Chain [][]byte `protobuf:"bytes,6,rep,name=chain,proto3" json:"chain,omitempty"`
+	// Bundle endpoint of the domain, profile https_spiffe, from which others may fetch newer bundles; "": none. The
+	// signature does not cover it: it is only as good as the SPIFFE ID, of this domain, that must answer there.
+	EndpointUrl   string `protobuf:"bytes,7,opt,name=endpoint_url,json=endpointUrl,proto3" json:"endpoint_url,omitempty"`
+	EndpointId    string `protobuf:"bytes,8,opt,name=endpoint_id,json=endpointId,proto3" json:"endpoint_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1491,6 +1495,20 @@ func (x *Federation) GetChain() [][]byte {
 		return x.Chain
 	}
 	return nil
+}
+
+func (x *Federation) GetEndpointUrl() string {
+	if x != nil {
+		return x.EndpointUrl
+	}
+	return ""
+}
+
+func (x *Federation) GetEndpointId() string {
+	if x != nil {
+		return x.EndpointId
+	}
+	return ""
 }
 
 type JoinToken struct {
@@ -2058,7 +2076,7 @@ const file_periplus_v1_mesh_proto_rawDesc = "" +
 	"\x06digest\x18\b \x01(\tR\x06digest\x12\x14\n" +
 	"\x05chain\x18\t \x01(\tR\x05chain\x12\x16\n" +
 	"\x06source\x18\n" +
-	" \x01(\fR\x06source\"\xb1\x01\n" +
+	" \x01(\fR\x06source\"\xf5\x01\n" +
 	"\n" +
 	"Federation\x12!\n" +
 	"\ftrust_domain\x18\x01 \x01(\tR\vtrustDomain\x12\x18\n" +
@@ -2066,7 +2084,10 @@ const file_periplus_v1_mesh_proto_rawDesc = "" +
 	"\bsequence\x18\x03 \x01(\x04R\bsequence\x12\x16\n" +
 	"\x06bundle\x18\x04 \x01(\fR\x06bundle\x12\x1c\n" +
 	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x14\n" +
-	"\x05chain\x18\x06 \x03(\fR\x05chain\"\xa9\x01\n" +
+	"\x05chain\x18\x06 \x03(\fR\x05chain\x12!\n" +
+	"\fendpoint_url\x18\a \x01(\tR\vendpointUrl\x12\x1f\n" +
+	"\vendpoint_id\x18\b \x01(\tR\n" +
+	"endpointId\"\xa9\x01\n" +
 	"\tJoinToken\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12.\n" +
 	"\acluster\x18\x02 \x01(\v2\x14.periplus.v1.ClusterR\acluster\x12\"\n" +
