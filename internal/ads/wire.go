@@ -49,5 +49,12 @@ func deltaOfRequest(r xds.Request) *discoveryv3.DeltaDiscoveryRequest {
 	return m
 }
 
-// clip bounds a text and keeps it valid UTF-8, which protobuf demands.
-func clip(text string) string { return strings.ToValidUTF8(text[:min(len(text), maxDetail)], "") }
+// clip bounds a text and keeps it valid UTF-8, which protobuf demands. Of a long one it keeps the end, too: Envoy says
+// there, after the whole resource, what is wrong with it.
+func clip(text string) string {
+	if len(text) > maxDetail {
+		const head, gap = maxDetail / 4, " ... "
+		text = text[:head] + gap + text[len(text)-(maxDetail-head-len(gap)):]
+	}
+	return strings.ToValidUTF8(text, "")
+}

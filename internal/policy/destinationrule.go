@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"regexp"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -71,11 +72,16 @@ func (d *document) destinationRule(r *istio.DestinationRule) *mesh.DestinationRu
 		if s.GetName() == "" || seen[s.GetName()] {
 			d.fault(path+".name", fmt.Sprintf("%q is empty or given twice", s.GetName()), "give every subset a name of its own")
 		}
+		if !subsetName.MatchString(s.GetName()) { // it is part of a server name
+			d.fault(path+".name", fmt.Sprintf("%q is not an RFC 1123 label", s.GetName()), "use lower-case letters, digits and '-', at most 63")
+		}
 		seen[s.GetName()] = true
 		out.Subsets = append(out.Subsets, d.subset(path, s))
 	}
 	return out
 }
+
+var subsetName = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$`)
 
 func (d *document) subset(path string, s *istio.Subset) mesh.Subset {
 	out := mesh.Subset{Name: s.GetName(), Labels: s.GetLabels()}

@@ -19,7 +19,7 @@ var virtualService = kind{
 	name: mesh.KindVirtualService, group: "networking.istio.io",
 	message: func() proto.Message { return new(istio.VirtualService) },
 	supported: concat([]string{
-		"hosts", "gateways", "http.name",
+		"hosts", "gateways", "exportTo", "http.name",
 		"http.match.name", "http.match.uri", "http.match.ignoreUriCase", "http.match.method", "http.match.authority",
 		"http.match.headers", "http.match.withoutHeaders", "http.match.queryParams", "http.match.port",
 		"http.route.destination.host", "http.route.destination.subset", "http.route.destination.port.number", "http.route.weight",
@@ -27,7 +27,6 @@ var virtualService = kind{
 		"http.rewrite.uri", "http.rewrite.authority",
 	}, under("http.headers", headerFields...), under("http.route.headers", headerFields...)),
 	cures: map[string]string{
-		"exportTo": "remove it, or confine the policy with the annotation " + ScopeAnnotation,
 		"gateways": "remove it; the policy applies to traffic inside the mesh",
 	},
 	convert: func(d *document, m proto.Message) mesh.PolicySpec { return d.virtualService(m.(*istio.VirtualService)) },
@@ -38,6 +37,7 @@ func (d *document) virtualService(v *istio.VirtualService) *mesh.VirtualService 
 	for i, host := range v.GetHosts() {
 		out.Hosts = append(out.Hosts, d.host(fmt.Sprintf("spec.hosts[%d]", i), host))
 	}
+	d.visible(out.Hosts, v.GetExportTo())
 	if len(v.GetHosts()) == 0 {
 		d.fault("spec.hosts", "missing", "name the services that the routes are for")
 	}
@@ -62,6 +62,8 @@ func (d *document) httpRoute(path string, r *istio.HTTPRoute) mesh.HTTPRoute {
 		RequestHeaders:  d.headers(path+".headers.request", r.GetHeaders().GetRequest()),
 		ResponseHeaders: d.headers(path+".headers.response", r.GetHeaders().GetResponse()),
 	}
+	d.rewritten(path+".rewrite.uri", out.RewriteURI)
+	d.rewritten(path+".rewrite.authority", out.RewriteHost)
 	for i, m := range r.GetMatch() {
 		out.Matches = append(out.Matches, d.httpMatch(fmt.Sprintf("%s.match[%d]", path, i), m))
 	}
@@ -77,6 +79,12 @@ func (d *document) httpRoute(path string, r *istio.HTTPRoute) mesh.HTTPRoute {
 	return out
 }
 
+func (d *document) rewritten(path, value string) {
+	if strings.ContainsAny(value, "\r\n\x00") {
+		d.fault(path, fmt.Sprintf("%q has control characters", value), "remove them")
+	}
+}
+
 // timeout is a duration of which 0 means none, as in Istio.
 func (d *document) timeout(path string, v *durationpb.Duration) time.Duration {
 	if v != nil && v.GetSeconds() == 0 && v.GetNanos() == 0 {
@@ -88,7 +96,7 @@ func (d *document) timeout(path string, v *durationpb.Duration) time.Duration {
 // retryConditions are what Envoy's retry_on may name, as far as the data plane does it.
 var retryConditions = []string{
 	"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "refused-stream", "retriable-4xx", "retriable-status-codes",
-	"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable", "envoy-ratelimited", "retriable-headers",
+	"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
 }
 
 func (d *document) retryOn(path, on string) {
@@ -170,13 +178,19 @@ func (d *document) stringMatch(path string, m *istio.StringMatch) *mesh.StringMa
 }
 
 // protected headers are the proxy's own: changing them would change where a request goes or whom it comes from.
-var protectedHeaders = regexp.MustCompile(`(?i)^(:.*|connection|transfer-encoding|content-length|x-forwarded-client-cert)$`)
+var protectedHeaders = regexp.MustCompile(`(?i)^(:.*|host|connection|transfer-encoding|content-length|x-forwarded-client-cert)$`)
+
+// substitution is a command of Envoy's header formatter, such as %REQ(x-a)%.
+var substitution = regexp.MustCompile(`%[A-Z_]+(\([^)]*\))?(:[0-9]+)?%`)
 
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 func (d *document) headers(path string, h *istio.Headers_HeaderOperations) (out mesh.HeaderChanges) {
 	out = mesh.HeaderChanges{Set: h.GetSet(), Add: h.GetAdd(), Remove: h.GetRemove()}
 	check := func(name, value string) {
+		if substitution.MatchString(value) {
+			d.fault(path, fmt.Sprintf("header %q: %q is a command to Envoy", name, value), "write the value itself; '%' stands for itself")
+		}
 		if !headerName.MatchString(name) || protectedHeaders.MatchString(name) || strings.ContainsAny(value, "\r\n\x00") {
 			d.fault(path, fmt.Sprintf("header %q may not be changed, or is no header", name), "choose another header")
 		}

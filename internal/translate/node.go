@@ -58,7 +58,7 @@ func ViewFor(c *mesh.Cluster, id spiffeid.ID, node *corev3.Node) (View, error) {
 		if err != nil {
 			return View{}, err
 		}
-		role, namespace = Sidecar, workload.Namespace
+		role, namespace = workloadRole(node), workload.Namespace
 	}
 	v, err := ViewOf(role, c.ID, namespace, node)
 	if err != nil {

@@ -162,3 +162,15 @@ func TestLabelRank(t *testing.T) {
 		}
 	}
 }
+
+// In panic neither health nor the weights of localities count.
+func TestPanicDisregardsLocalities(t *testing.T) {
+	level := []Placed{
+		{Locality: mesh.Locality{Region: "X"}, LocalityWeight: 1, Weight: 1, Health: mesh.Unhealthy},
+		{Locality: mesh.Locality{Region: "X"}, LocalityWeight: 1, Weight: 1, Health: mesh.Unhealthy},
+		{Locality: mesh.Locality{Region: "Y"}, LocalityWeight: 9, Weight: 2, Health: mesh.Unhealthy},
+	}
+	if got := (Assignment{Levels: [][]Placed{level}, PanicPercent: 50}).Shares().Endpoints[0]; !slices.Equal(got, []float64{.25, .25, .5}) {
+		t.Error(got)
+	}
+}

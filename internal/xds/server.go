@@ -62,6 +62,7 @@ func (s *ServerSession[S]) subscribeDelta(row step, sub *subscription, r Request
 	}
 	if slices.Contains(r.Subscribe, Wildcard) || first && row.Wildcard && len(r.Subscribe) == 0 {
 		s.widen(row.Type, sub, have)
+		sub.empty = row.Empty && first && len(have) == 0 && len(sub.pending) == 0
 	}
 	names := sorted(r.Subscribe)
 	sub.reserve(len(names))
@@ -158,12 +159,12 @@ func (s *ServerSession[S]) advance() {
 func (s *ServerSession[S]) deliver() (response Response, found, blocked bool) {
 	for _, row := range order {
 		sub := s.types[row.Type]
-		upsert := sub != nil && row.Upsert && len(sub.pending) > 0
+		upsert := sub != nil && row.Upsert && (len(sub.pending) > 0 || sub.empty)
 		remove := sub != nil && row.Remove && len(sub.removals) > 0
 		if !upsert && !remove {
 			continue
 		}
-		if sub.inFlight {
+		if first := s.types[row.After]; sub.inFlight || first != nil && first.inFlight {
 			return Response{}, false, true
 		}
 		response := Response{Type: row.Type}
@@ -173,7 +174,7 @@ func (s *ServerSession[S]) deliver() (response Response, found, blocked bool) {
 		if row.Remove {
 			response.Removed = sub.takeRemovals()
 		}
-		if s.delta && len(response.Resources)+len(response.Removed) > 0 || !s.delta && response.Version != "" {
+		if s.delta && (len(response.Resources)+len(response.Removed) > 0 || sub.empty) || !s.delta && response.Version != "" {
 			s.send(sub, &response)
 			return response, true, false
 		}
@@ -184,7 +185,7 @@ func (s *ServerSession[S]) deliver() (response Response, found, blocked bool) {
 func (s *ServerSession[S]) send(sub *subscription, response *Response) {
 	s.nonce++
 	response.Nonce = strconv.FormatUint(s.nonce, 10)
-	sub.nonce, sub.inFlight = response.Nonce, true
+	sub.nonce, sub.inFlight, sub.empty = response.Nonce, true, false
 }
 
 // upsert compares what is pending with what the client has, until the response is full.

@@ -17,6 +17,8 @@ type subscription struct {
 	// pending are the names to look at in this round; removals those that were found to be gone.
 	pending  []check
 	removals []string
+	// empty: there is nothing to send, and the client is to be told so.
+	empty bool
 	// backlog counts the names that requests added to pending since it was last empty.
 	backlog int
 	// nonce is that of the last response; it is in flight until it is answered.

@@ -35,10 +35,10 @@ func Sidecar() *cobra.Command {
 			if config.Bind, err = netip.ParseAddr(bind); err != nil {
 				return cli.Exit(cli.ExitUsage, fmt.Errorf("--bind: %w", err))
 			}
-			if config.Inbound, err = parseInbound(config.Service, inbound); err != nil {
+			if config.Inbound, err = ParseInbound(config.Service, inbound); err != nil {
 				return cli.Exit(cli.ExitUsage, err)
 			}
-			if config.Labels, err = parseLabels(labels); err != nil {
+			if config.Labels, err = ParseLabels(labels); err != nil {
 				return cli.Exit(cli.ExitUsage, err)
 			}
 			if config.AdminListener, err = process.Listen("admin-address", admin); err != nil {
@@ -96,7 +96,8 @@ func proxyPlane(command *cobra.Command, f planeFlags) {
 	}
 }
 
-func parseInbound(service string, flags []string) (out []proxy.Inbound, err error) {
+// ParseInbound reads values of --inbound.
+func ParseInbound(service string, flags []string) (out []proxy.Inbound, err error) {
 	for _, flag := range flags {
 		left, app, ok := strings.Cut(flag, "=")
 		parts := strings.Split(left, ":")
@@ -115,7 +116,8 @@ func parseInbound(service string, flags []string) (out []proxy.Inbound, err erro
 	return out, nil
 }
 
-func parseLabels(flags []string) (map[string]string, error) {
+// ParseLabels reads values of --label.
+func ParseLabels(flags []string) (map[string]string, error) {
 	out := map[string]string{}
 	for _, flag := range flags {
 		key, value, ok := strings.Cut(flag, "=")

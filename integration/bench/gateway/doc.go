@@ -8,5 +8,8 @@
 // Every proxy has one core (taskset) and one thread, the load has another. CPU time is utime + stime of
 // /proc/PID/stat. A client sends a real ClientHello; after it, bytes are just bytes, so that no time goes into
 // encryption at the ends. The peers take turns in each round; figures are medians. "go splice" is the anchor: the
-// least that a Go program can do, io.Copy between two sockets without looking at the hello.
+// least that a Go program does with package net, io.Copy between two sockets without looking at the hello.
+//
+// It runs in a network namespace of its own with Linux's default congestion control, so that figures of two machines
+// can be compared; -host uses the machine's network as it is.
 package main

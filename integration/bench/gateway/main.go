@@ -4,10 +4,12 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,6 +20,7 @@ type settings struct {
 	streams     int // parallel, bulk
 	concurrency int // connections at a time
 	dir         string
+	only        string // part of the names of the proxies to measure
 }
 
 func main() {
@@ -38,11 +41,24 @@ func start(ctx context.Context) error {
 	seconds := flag.Float64("seconds", 4, "length of one measurement")
 	flag.IntVar(&s.streams, "streams", 4, "parallel streams of the bulk measurement")
 	flag.IntVar(&s.concurrency, "concurrency", 16, "parallel connections of the connection measurement")
+	flag.StringVar(&s.only, "only", "", "measure only proxies whose name contains this")
+	host := flag.Bool("host", false, "measure in the machine's own network, with its settings")
+	isolated := flag.Bool("isolated", false, "internal: runs in a network namespace of its own")
 	flag.Parse()
 	s.duration = time.Duration(*seconds * float64(time.Second))
 	if run, ok := roles[*role]; ok {
 		return run(ctx, *listen, *upstream)
 	}
+	switch {
+	case *isolated:
+		if err := inside(); err != nil {
+			return err
+		}
+	case !*host:
+		return isolate(ctx)
+	}
+	setting, _ := os.ReadFile(congestionFile)
+	fmt.Printf("congestion control: %s", setting)
 	dir, err := os.MkdirTemp("", "periplus-bench-gateway-")
 	if err != nil {
 		return err
@@ -72,6 +88,9 @@ func (s settings) compare(ctx context.Context) error {
 	results := map[string][]result{}
 	for round := range s.rounds {
 		for _, peer := range peers {
+			if !strings.Contains(peer.name, s.only) {
+				continue
+			}
 			got, skipped, err := s.measure(ctx, peer, backend.address)
 			if err != nil {
 				return fmt.Errorf("%s: %w", peer.name, err)
@@ -121,7 +140,7 @@ func print(results map[string][]result) {
 		func(r result) float64 { return r.cpuPerGiB }, func(r result) float64 { return r.gibPerSecond },
 		func(r result) float64 { return r.cpuMicrosPerConnection }, func(r result) float64 { return r.connectionsPerSecond },
 	}
-	own := results[peers[0].name]
+	own := results[peers[0].name] // of nobody: ratios are NaN
 	fmt.Printf("\n%-22s %10s %8s %8s %14s %8s %12s\n", "", "CPU-s/GiB", "ratio", "GiB/s", "CPU-us/conn", "ratio", "conns/s")
 	for _, p := range peers {
 		of := results[p.name]
@@ -139,6 +158,9 @@ func median(results []result, column func(result) float64) float64 {
 	var values []float64
 	for _, r := range results {
 		values = append(values, column(r))
+	}
+	if len(values) == 0 {
+		return math.NaN()
 	}
 	slices.Sort(values)
 	return values[len(values)/2]

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"os/exec"
+
+	"github.com/periplus-mesh/periplus/integration/realdeps"
 )
 
 // peer is a proxy to compare with. start returns why it is left out, if it is not installed.
@@ -23,6 +25,7 @@ var peers = []peer{
 	{"haproxy", "haproxy.cfg", haproxy("")},
 	{"haproxy splice-auto", "haproxy-splice.cfg", haproxy("option splice-auto")},
 	{"nginx stream", "nginx.conf", nginx},
+	{"envoy", "envoy.yaml", envoy},
 }
 
 func self(role string) func(context.Context, string, string, string) (*process, string, error) {
@@ -94,6 +97,55 @@ func nginx(ctx context.Context, file, listen, upstream string) (*process, string
 	}
 	p, err := startPinned(ctx, proxyCPU, listen, path, "-c", file, "-e", "stderr")
 	return p, "", err
+}
+
+const envoyConfig = `static_resources:
+  listeners:
+  - address: {socket_address: {address: %s, port_value: %s}}
+    listener_filters:
+    - {name: tls, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}
+    filter_chains:
+    - filters:
+      - {name: sni, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.sni_cluster.v3.SniCluster}}
+      - {name: tcp, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: eastwest, cluster: none}}
+  clusters:
+  - name: %s
+    type: STATIC
+    connect_timeout: 5s
+    load_assignment:
+      cluster_name: catalog
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: %s, port_value: %s}}}}]}]
+`
+
+// envoy is what the mesh tells an Envoy that is its gateway, in static form.
+func envoy(ctx context.Context, file, listen, upstream string) (*process, string, error) {
+	path, err := envoyPath()
+	if err != nil || path == "" {
+		return nil, "it is not there ('make realdeps' gets it)", err
+	}
+	host, port, _ := net.SplitHostPort(listen)
+	upHost, upPort, _ := net.SplitHostPort(upstream)
+	config := fmt.Sprintf(envoyConfig, host, port, serverName, upHost, upPort)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		return nil, "", err
+	}
+	p, err := startPinned(ctx, proxyCPU, listen, path, "-c", file, "--concurrency", "1", "--log-level", "off", "--disable-hot-restart")
+	return p, "", err
+}
+
+// envoyPath is the Envoy of the tests; "" if there is none.
+func envoyPath() (string, error) {
+	components, err := realdeps.Components()
+	if err != nil {
+		return "", err
+	}
+	cache, err := realdeps.Cache()
+	for _, c := range components {
+		if path, ok := c.Find(cache); ok && c.Name == "envoy" {
+			return path, err
+		}
+	}
+	return "", err
 }
 
 // runAnchor copies without a look.

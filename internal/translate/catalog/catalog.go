@@ -48,7 +48,7 @@ func (c *Catalog) Get(s *mesh.Snapshot, t xds.Type, name string) (xds.Resource, 
 // part is what of the view a resource depends on.
 func (c *Catalog) part(t xds.Type, name string) part {
 	switch {
-	case t == xds.Route:
+	case t == xds.Route, t == xds.Listener && c.role().Proxyless():
 		return c.routes
 	case t == xds.Endpoints, t == xds.Cluster && !strings.HasPrefix(name, "inbound|"):
 		return c.shared
@@ -58,6 +58,9 @@ func (c *Catalog) part(t xds.Type, name string) part {
 
 // builder finds who makes a resource; nil: it does not exist.
 func (c *Catalog) builder(s *mesh.Snapshot, t xds.Type, name string) func() proto.Message {
+	if c.role().Proxyless() {
+		return c.grpcBuilder(s, t, name)
+	}
 	switch t {
 	case xds.Cluster:
 		if in := c.inbound(name); in != nil {
@@ -101,6 +104,9 @@ func (c *Catalog) inbound(name string) *translate.Inbound {
 
 // Names implements [xds.Catalog].
 func (c *Catalog) Names(s *mesh.Snapshot, t xds.Type) iter.Seq[string] {
+	if names, ok := c.grpcNames(s, t); ok {
+		return names
+	}
 	switch t {
 	case xds.Cluster:
 		names := c.shared.memory(s).requests(s)

@@ -108,6 +108,9 @@ func (s *step) affects(v translate.View, old, now *mesh.Snapshot) *affected {
 	if s.routes && v.Role == translate.Sidecar {
 		add(xds.Route, envoy.RouteName)
 	}
+	if s.routes && v.Role.Proxyless() {
+		s.addGRPCTargets(v, old, now, add)
+	}
 	slices.Sort(out.tcpPorts)
 	out.tcpPorts = slices.Compact(out.tcpPorts)
 	return out

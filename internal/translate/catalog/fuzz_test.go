@@ -17,7 +17,7 @@ func FuzzNode(f *testing.F) {
 	f.Add(`{"BIND":"127.0.0.1","OUTBOUND_PORT":15001,"INBOUND":[{"SERVICE":"catalog.shop","PORT_NAME":"http","SERVICE_PORT":80,"PROTOCOL":"http","ENDPOINT_PORT":8080,"APP":"localhost:3000"}]}`)
 	f.Add(`{"BIND":"::1","GATEWAY_PORT":15443,"TCP_OUTBOUND":true}`)
 	snapshot := new(mesh.Store).Update(mesh.Delta{Upserts: []mesh.Object{
-		&mesh.Service{Name: service("db.shop"), Cluster: "a", Ports: []mesh.ServicePort{{Name: "db", Port: 5432, Protocol: mesh.TCP}}},
+		&mesh.Service{Name: mesh.ServiceName{Namespace: "shop", Name: "db"}, Cluster: "a", Ports: []mesh.ServicePort{{Name: "db", Port: 5432, Protocol: mesh.TCP}}},
 	}})
 	f.Fuzz(func(t *testing.T, text string) {
 		metadata := &structpb.Struct{}

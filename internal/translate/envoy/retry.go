@@ -7,6 +7,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
@@ -21,9 +22,14 @@ const (
 	unsafeRetryOn        = defaultRetryOn + ",reset-before-request"
 	defaultRetries       = 2
 	hostAttempts         = 5
+	previousPriorities   = "envoy.retry_priorities.previous_priorities"
+	triesBeforeFurther   = 2 // tries nearby before one goes further away: an endpoint that died may have been the only one there
 	previousHostsFilter  = "envoy.retry_host_predicates.previous_hosts"
 	retriableStatusCodes = "retriable-status-codes"
 )
+
+// meaningless conditions need what a VirtualService cannot name, or a filter that is not there.
+var meaningless = [...]string{"retriable-headers", "envoy-ratelimited"}
 
 // safeMethods change nothing at the server (RFC 9110, 9.2.1), so they may be repeated.
 var safeMethods = [...]string{"GET", "HEAD", "OPTIONS"}
@@ -58,6 +64,10 @@ func retryOn(conditions string) *routev3.RetryPolicy {
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: pack(&previousv3.PreviousHostsPredicate{})},
 		}},
 		HostSelectionRetryMaxAttempts: hostAttempts,
+		RetryPriority: &routev3.RetryPolicy_RetryPriority{
+			Name:       previousPriorities,
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: pack(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: triesBeforeFurther})},
+		},
 	}
 }
 
@@ -81,7 +91,7 @@ func splitRetryOn(on string) (string, []uint32) {
 		word = strings.TrimSpace(word)
 		if code, err := strconv.ParseUint(word, 10, 16); err == nil {
 			codes = append(codes, uint32(code))
-		} else if word != "" {
+		} else if word != "" && !slices.Contains(meaningless[:], word) {
 			words = append(words, word)
 		}
 	}

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"maps"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -70,7 +71,21 @@ func (r router) setDestinations(action *routev3.RouteAction, http *mesh.HTTPRout
 	for i := range http.Destinations {
 		weighted.Clusters = append(weighted.Clusters, r.weighted(http, i, to))
 	}
+	boundWeights(weighted.Clusters)
 	action.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: weighted}
+}
+
+// boundWeights scales weights so that their sum fits 32 bits, as Envoy demands.
+func boundWeights(clusters []*routev3.WeightedCluster_ClusterWeight) {
+	var sum uint64
+	for _, c := range clusters {
+		sum += uint64(c.GetWeight().GetValue())
+	}
+	if sum > math.MaxUint32 {
+		for _, c := range clusters {
+			c.Weight.Value = uint32(uint64(c.Weight.Value) * math.MaxUint32 / sum)
+		}
+	}
 }
 
 func (r router) weighted(http *mesh.HTTPRoute, i int, to translate.Request) *routev3.WeightedCluster_ClusterWeight {
@@ -141,8 +156,9 @@ func headerChanges(h mesh.HeaderChanges) (add []*corev3.HeaderValueOption, remov
 	return add, h.Remove
 }
 
+// headerValue means value to the letter: Envoy takes what is between two '%' for a command.
 func headerValue(name, value string, a corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: value}, AppendAction: a}
+	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: strings.ReplaceAll(value, "%", "%%")}, AppendAction: a}
 }
 
 func anyPath() *routev3.RouteMatch {
@@ -186,6 +202,8 @@ func setPath(out *routev3.RouteMatch, m *mesh.HTTPMatch) {
 		out.PathSpecifier = &routev3.RouteMatch_Path{Path: *path.Exact}
 	case path.Prefix != nil:
 		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: *path.Prefix}
+	case path.Regex != nil && *path.Regex == "": // no path is empty
+		out.PathSpecifier = &routev3.RouteMatch_Path{}
 	default:
 		matcher := stringMatcher(path).GetSafeRegex()
 		if matcher != nil && m.IgnoreCase { // case_sensitive does not reach regular expressions
@@ -217,11 +235,14 @@ func queryMatcher(name string, m *mesh.StringMatch) *routev3.QueryParameterMatch
 		QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: stringMatcher(m)}}
 }
 
+// stringMatcher: Envoy takes neither a prefix nor an expression that is empty.
 func stringMatcher(m *mesh.StringMatch) *matcherv3.StringMatcher {
 	switch {
 	case m.Exact != nil:
 		return exactly(*m.Exact)
-	case m.Prefix != nil:
+	case m.Regex != nil && *m.Regex == "":
+		return exactly("")
+	case m.Prefix != nil && *m.Prefix != "":
 		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: *m.Prefix}}
 	case m.Suffix != nil:
 		return regex(".*" + regexp.QuoteMeta(*m.Suffix))

@@ -131,39 +131,11 @@ func policy(t *rapid.T) *mesh.Policy {
 	case 0:
 		p.Kind, p.Spec = mesh.KindVirtualService, virtualService(t)
 	case 1:
-		p.Kind, p.Spec = mesh.KindAuthorizationPolicy, &mesh.AuthorizationPolicy{
-			Action: pick(t, []mesh.AuthorizationAction{mesh.Allow, mesh.Deny}),
-			Rules:  []mesh.AuthorizationRule{{From: []mesh.AuthorizationSource{{Namespaces: []string{pick(t, []string{"shop", "p*"})}}}}},
-		}
+		p.Kind, p.Spec = mesh.KindAuthorizationPolicy, authorizationPolicy(t)
 	default:
 		p.Kind, p.Spec = mesh.KindDestinationRule, destinationRule(t)
 	}
 	return p
-}
-
-func virtualService(t *rapid.T) *mesh.VirtualService {
-	return &mesh.VirtualService{Hosts: []mesh.ServiceName{pick(t, services)}, HTTP: []mesh.HTTPRoute{{
-		Destinations: []mesh.Destination{{Host: pick(t, services), Subset: pick(t, []string{"", "v1"})}},
-	}}}
-}
-
-func destinationRule(t *rapid.T) *mesh.DestinationRule {
-	balances := []*mesh.LocalityBalance{
-		nil, {Disabled: true}, {Failover: []mesh.RegionFailover{{From: "eu", To: "us"}}},
-		{FailoverPriority: []string{"topology.istio.io/network", "version=v1"}},
-		{Distribute: []mesh.Distribute{{From: "eu/*", To: map[string]uint32{"eu/1/*": 70, "us/*": 30}}}},
-	}
-	rule := &mesh.DestinationRule{Host: pick(t, services)}
-	rule.Traffic.LoadBalancer = &mesh.LoadBalancer{Locality: pick(t, balances)}
-	if rapid.Bool().Draw(t, "hash") {
-		rule.Traffic.LoadBalancer.Algorithm, rule.Traffic.LoadBalancer.HashOn = mesh.RingHash, &mesh.HashKey{Header: "user"}
-	}
-	for _, name := range []string{"v1", "v2"} {
-		if rapid.Bool().Draw(t, name) {
-			rule.Subsets = append(rule.Subsets, mesh.Subset{Name: name, Labels: map[string]string{"version": name}})
-		}
-	}
-	return rule
 }
 
 func health(t *rapid.T) mesh.Health {
@@ -177,8 +149,11 @@ func View(t *rapid.T, c mesh.ClusterID) translate.View {
 		Namespace: pick(t, []string{"shop", "pay"}), Role: translate.Sidecar,
 		Workload: `{"BIND":"127.0.0.1","OUTBOUND_PORT":15001,"TCP_OUTBOUND":true,"INBOUND":[{"SERVICE":"catalog.shop","PORT_NAME":"http","SERVICE_PORT":80,"PROTOCOL":"http","ENDPOINT_PORT":8080,"APP":"127.0.0.1:1"}]}`,
 	}
-	if rapid.IntRange(0, 3).Draw(t, "gateway role") == 0 {
+	switch rapid.IntRange(0, 5).Draw(t, "role") {
+	case 0:
 		v.Role, v.Network, v.Workload = translate.Gateway, pick(t, networks[c]), `{"BIND":"127.0.0.1","GATEWAY_PORT":15443}`
+	case 1:
+		v.Role, v.Workload = pick(t, []translate.Role{translate.GRPC, translate.GRPCDirect}), "{}"
 	}
 	return v
 }
