@@ -126,7 +126,22 @@ func TestTopLevel(t *testing.T) {
 
 // The data-plane binary stays lean: it links neither raft nor the control plane.
 func TestLeanProxyBinary(t *testing.T) {
-	banned := []string{module + "/global", module + "/cluster-agent", module + "/internal/translate", "github.com/hashicorp/", "k8s.io/"}
+	lean(t, "cmd/periplus-proxy", "proxy", module+"/global", module+"/cluster-agent", module+"/internal/translate", "github.com/hashicorp/", "k8s.io/")
+}
+
+// The command that people type links no client-go: its build is the first thing that a new user waits for.
+func TestLeanCommand(t *testing.T) {
+	lean(t, "cmd/periplus", "cluster-agent", "k8s.io/")
+}
+
+// The agent for Kubernetes is an agent: no raft, no controller.
+func TestLeanAgentBinary(t *testing.T) {
+	lean(t, "cmd/periplus-agent", "cluster-agent/kube", module+"/global", "github.com/hashicorp/")
+}
+
+// lean tells what a command reaches that it shall not. It must reach uses, else the test looks at nothing.
+func lean(t *testing.T, command, uses string, banned ...string) {
+	t.Helper()
 	seen := map[string]bool{}
 	all := packages(t)
 	var walk func(path string)
@@ -134,7 +149,7 @@ func TestLeanProxyBinary(t *testing.T) {
 		for _, i := range all[path] {
 			for _, b := range banned {
 				if strings.HasPrefix(i, b) {
-					t.Errorf("cmd/periplus-proxy reaches %s through %s", i, path)
+					t.Errorf("%s reaches %s through %s", command, i, path)
 				}
 			}
 			if own, ok := strings.CutPrefix(i, module+"/"); ok && !seen[own] {
@@ -143,8 +158,8 @@ func TestLeanProxyBinary(t *testing.T) {
 			}
 		}
 	}
-	walk("cmd/periplus-proxy")
-	if !seen["proxy"] {
-		t.Error("cmd/periplus-proxy does not use proxy: the test looks at nothing")
+	walk(command)
+	if !seen[uses] {
+		t.Errorf("%s does not use %s: the test looks at nothing", command, uses)
 	}
 }

@@ -1,6 +1,7 @@
 package clusteragent
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"sync"
@@ -44,6 +45,8 @@ type agent struct {
 	proxies    proxies
 	federator  watch.Value[*federate.Federator] // nil: not yet, or never
 	metrics    *metrics
+
+	controllers watch.Value[[]ads.Target] // where the feed may come from
 
 	serving     atomic.Bool   // the proxies' listener is served
 	restored    bool          // the own cluster was on disk; written before any loop runs
@@ -107,24 +110,46 @@ func (a *agent) withKeeper() (err error) {
 }
 
 func (a *agent) withFollower() (err error) {
-	authorize := credential.AuthorizeController(a.credential.Plane())
-	var targets []ads.Target
-	for _, address := range a.credential.Controllers() {
-		targets = append(targets, ads.Target{Name: "controller " + address, Address: address, Authorize: authorize})
-	}
 	a.follower, err = follow.New(follow.Config{
-		Owner: a.table.Owner(), Store: a.store, Targets: targets, Source: a.credential, Dial: ads.DialFunc(a.config.Dial),
+		Owner: a.table.Owner(), Store: a.store, Targets: a.targets(a.credential.Controllers()), TargetUpdates: &a.controllers, Source: a.credential, Dial: ads.DialFunc(a.config.Dial),
 		DiskCache: filepath.Join(a.config.DataDir, "feed"), Continuity: continuous, OnCluster: a.followed,
 		Log: a.config.Log, Metrics: a.config.Metrics,
 	})
 	return err
 }
 
+func (a *agent) targets(controllers []string) (targets []ads.Target) {
+	authorize := credential.AuthorizeController(a.credential.Plane())
+	for _, address := range controllers {
+		targets = append(targets, ads.Target{Name: "controller " + address, Address: address, Authorize: authorize})
+	}
+	return targets
+}
+
+// followMembers leads the feed to the replicas of the control plane as they join and leave.
+func (a *agent) followMembers(ctx context.Context) error {
+	for {
+		controllers, changed := a.credential.WatchControllers()
+		a.controllers.Set(a.targets(controllers))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
+}
+
+func (a *agent) onControllers(addresses []string) {
+	if err := a.credential.SetControllers(addresses); err != nil {
+		a.config.Log.Error("the list of controllers was not kept", "err", err)
+	}
+}
+
 func (a *agent) withReporter() (err error) {
 	a.reporter, err = report.New(report.Config{
 		Owner: a.table.Owner(), Store: a.store, Ready: a.sourcesRead, Settled: a.registry.Synced(), Source: a.credential,
 		Authorize: credential.AuthorizeController(a.credential.Plane()), Controllers: a.credential.Controllers,
-		OnCluster: a.onCluster, Load: a.loadReport, Dial: a.config.Dial, Version: a.config.Version, Instance: newInstance(),
+		OnCluster: a.onCluster, OnControllers: a.onControllers, Load: a.loadReport, Dial: a.config.Dial, Version: a.config.Version, Instance: newInstance(),
 		Log: a.config.Log, Metrics: a.config.Metrics,
 	})
 	return err

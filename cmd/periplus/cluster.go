@@ -30,13 +30,19 @@ func clusterRegister() *cobra.Command {
 	var networks, namespaces []string
 	var ttl time.Duration
 	var dryRun bool
+	var manifests manifestFlags
 	command := &cobra.Command{
 		Use:   "register NAME",
 		Short: "Register a cluster: prints the single-use token with which its agent joins",
 		Long: `Registers a cluster and prints a join token for its agent. The token works once, for this name and trust domain
-only, and at most 15 minutes. Running it again makes another token; the registration stays as it is.`,
+only, and at most 15 minutes. Running it again makes another token; the registration stays as it is.
+
+With --kubernetes -o yaml it prints, in place of the token, what starts the agent in a Kubernetes cluster; the token
+is in its Secret.`,
 		Example: `  periplus cluster register eu-1 --region eu-west --network eu-1=10.1.0.0/16 --trust-domain eu-1.example.org
-  periplus cluster register eu-1 --region eu-west --network eu-1=10.1.0.0/16 --trust-domain eu-1.example.org --token-file eu-1.token`,
+  periplus cluster register eu-1 --region eu-west --network eu-1=10.1.0.0/16 --trust-domain eu-1.example.org --token-file eu-1.token
+  periplus cluster register eu-1 --region eu-west --network eu-1=10.1.0.0/16 --trust-domain eu-1.example.org \
+    --kubernetes --image registry.example.org/periplus-agent:1.0 --crds -o yaml | kubectl apply -f -`,
 		Args: cobra.ExactArgs(1),
 	}
 	output := outputFlag(command)
@@ -48,10 +54,14 @@ only, and at most 15 minutes. Running it again makes another token; the registra
 	flags.DurationVar(&ttl, "token-ttl", 15*time.Minute, "lifetime of the token, at most 15m")
 	flags.StringVar(&file, "token-file", "", "write the token to this file, readable by its owner only, instead of printing it")
 	flags.BoolVar(&dryRun, "dry-run", false, "print what would be registered and change nothing")
+	manifests.flags(command)
 	for _, name := range []string{"region", "network", "trust-domain"} {
 		command.MarkFlagRequired(name)
 	}
 	command.RunE = func(c *cobra.Command, args []string) error {
+		if err := manifests.check(c, *output, args[0], file); err != nil {
+			return err
+		}
 		cluster := &pb.Cluster{Id: args[0], Region: region, TrustDomain: domain, Namespaces: namespaces, State: pb.ClusterState_CLUSTER_STATE_ACTIVE}
 		for _, network := range networks {
 			name, cidrs, ok := strings.Cut(network, "=")
@@ -59,6 +69,9 @@ only, and at most 15 minutes. Running it again makes another token; the registra
 				return cli.Exit(cli.ExitUsage, fmt.Errorf("--network %q: want NAME=CIDR[,CIDR...]: endpoints outside the CIDRs are refused", network))
 			}
 			cluster.Networks = append(cluster.Networks, &pb.Network{Name: name, Cidrs: strings.Split(cidrs, ",")})
+		}
+		if dryRun && manifests.on {
+			return manifests.write(c, args[0], "none: this was a dry run")
 		}
 		if dryRun {
 			return printClusters(c.OutOrStdout(), *output, []*pb.ClusterStatus{{Cluster: cluster, Status: "NotRegistered", LeaseAgeMs: -1}})
@@ -72,6 +85,9 @@ only, and at most 15 minutes. Running it again makes another token; the registra
 		}))
 		if err != nil {
 			return err
+		}
+		if manifests.on {
+			return manifests.write(c, args[0], response.Msg.GetToken())
 		}
 		return printToken(c, *output, file, response.Msg)
 	}
