@@ -55,6 +55,7 @@ type controller struct {
 	updates    []*pb.Update
 	loads      []*pb.LoadReport
 	refuse     map[string]string // key -> reason
+	members    []string          // told in Welcome
 }
 
 func newController(t *testing.T, cluster *mesh.Cluster, others ...mesh.Object) *controller {
@@ -152,15 +153,23 @@ func (c *controller) Report(stream pb.AgentService_ReportServer) error {
 			return err
 		}
 		if load := request.GetLoad(); load != nil {
-			c.mu.Lock()
-			c.loads = append(c.loads, load)
-			c.mu.Unlock()
+			if err := c.load(stream, load); err != nil {
+				return err
+			}
 			continue
 		}
 		if err := stream.Send(&pb.ReportResponse{Message: &pb.ReportResponse_Ack{Ack: c.take(request.GetUpdate())}}); err != nil {
 			return err
 		}
 	}
+}
+
+// load tells the members again, as they may have changed.
+func (c *controller) load(stream pb.AgentService_ReportServer, load *pb.LoadReport) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.loads = append(c.loads, load)
+	return stream.Send(&pb.ReportResponse{Message: &pb.ReportResponse_Welcome{Welcome: &pb.Welcome{Controllers: c.members}}})
 }
 
 func (c *controller) owner() own.Owner {
@@ -178,7 +187,7 @@ func (c *controller) welcome() *pb.Welcome {
 			have[string(key)] = digest[:]
 		}
 	}
-	return &pb.Welcome{Epoch: c.epoch, Have: have, Cluster: meshpb.EncodeCluster(c.cluster)}
+	return &pb.Welcome{Controllers: c.members, Epoch: c.epoch, Have: have, Cluster: meshpb.EncodeCluster(c.cluster)}
 }
 
 func (c *controller) take(u *pb.Update) *pb.Ack {

@@ -17,6 +17,8 @@ const (
 	outlierInterval = 5 * time.Second
 	// idlePipes are kept for reuse; two are in use by each connection whose bytes move right now.
 	idlePipes = 256
+	// probeAfter is the age at which a connection is worth keep-alive probes of the endpoint; most do not reach it.
+	probeAfter = 15 * time.Second
 	// acceptRetry bounds the wait after an accept that failed for want of descriptors or memory.
 	acceptRetryMin, acceptRetryMax = 5 * time.Millisecond, time.Second
 )
@@ -152,15 +154,13 @@ func (g *gateway) handle(ctx context.Context, client *net.TCPConn) (rejected str
 	case up == nil:
 		return rejectUnknown
 	}
-	host, conn, reason := g.connect(ctx, up)
+	host, conn, reason := g.connect(ctx, up, peeked)
 	if reason != "" {
 		return reason
 	}
 	defer host.End()
-	if !g.replay(conn, peeked) {
-		_ = conn.Close()
-		return rejectConnect
-	}
+	probe := time.AfterFunc(probeAfter, func() { _ = conn.KeepAlive() })
+	defer probe.Stop()
 	g.metrics.opened.Inc()
 	up.opened.Add(1)
 	ended, _ := splice.Run(ctx, client, conn, splice.Config{
@@ -189,35 +189,31 @@ func (g *gateway) peek(ctx context.Context, client *net.TCPConn, t *table) (hell
 	return hello, peeked, ""
 }
 
-// replay sends the hello on. A new connection's send buffer takes it whole.
-func (g *gateway) replay(conn *net.TCPConn, peeked []byte) bool {
-	_ = conn.SetWriteDeadline(time.Now().Add(g.config.ConnectTimeout))
-	n, err := conn.Write(peeked)
-	g.metrics.sent.Add(int64(n))
-	_ = conn.SetWriteDeadline(time.Time{})
-	return err == nil
-}
-
-// connect reaches an endpoint, trying others if one cannot be reached; nothing has been sent to those. The caller
-// must End the host.
-func (g *gateway) connect(ctx context.Context, up *upstream) (*balance.Host, *net.TCPConn, string) {
+// connect reaches an endpoint and sends it the hello, which a new connection's send buffer takes whole. If that fails
+// it tries others; nothing has been sent to those.
+// The caller must End the host.
+func (g *gateway) connect(ctx context.Context, up *upstream, hello []byte) (*balance.Host, *splice.Socket, string) {
 	var tried []*balance.Host
 	exclude := func(h *balance.Host) bool { return contains(tried, h) }
-	dialer := net.Dialer{Timeout: min(g.config.ConnectTimeout, up.connectTimeout)}
+	timeout := min(g.config.ConnectTimeout, up.connectTimeout)
 	for range g.config.Attempts {
 		host, err := up.hosts.Pick(balance.Request{Exclude: exclude})
 		if err != nil || exclude(host) {
 			break
 		}
 		host.Begin()
-		conn, err := dialer.DialContext(ctx, "tcp", host.Address)
+		conn, sent, err := g.dial(ctx, host, timeout, hello)
+		g.metrics.sent.Add(int64(sent))
 		if err == nil {
 			up.hosts.Report(host, balance.Success, time.Now())
-			return host, conn.(*net.TCPConn), ""
+			return host, conn, ""
 		}
 		host.End()
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return nil, nil, rejectClosed
+		case sent > 0:
+			return nil, nil, rejectConnect
 		}
 		g.failed(up, host, err)
 		tried = append(tried, host)
@@ -226,6 +222,14 @@ func (g *gateway) connect(ctx context.Context, up *upstream) (*balance.Host, *ne
 		return nil, nil, rejectNoHost
 	}
 	return nil, nil, rejectConnect
+}
+
+func (g *gateway) dial(ctx context.Context, h *balance.Host, timeout time.Duration, hello []byte) (*splice.Socket, int, error) {
+	address, err := netip.ParseAddrPort(h.Address)
+	if err != nil {
+		return nil, 0, err
+	}
+	return splice.Connect(ctx, address, time.Now().Add(timeout), hello)
 }
 
 func (g *gateway) failed(up *upstream, host *balance.Host, err error) {

@@ -12,6 +12,7 @@ import (
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/announce"
+	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/internal/watch"
 )
 
@@ -86,7 +87,7 @@ func (r *runner) serve(ctx, rest context.Context) error {
 		return nil
 	}
 	address := netip.AddrPortFrom(r.config.Bind, r.config.Port)
-	listener, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(address))
+	listener, err := splice.Listen(rest, address)
 	if err != nil {
 		return fmt.Errorf("gateway listener: %w", err)
 	}

@@ -2,7 +2,6 @@ package eastwest
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -17,6 +16,11 @@ import (
 const (
 	listenerName     = "eastwest"
 	serverNamePrefix = "outbound_."
+)
+
+var (
+	errTransportSocket = errors.New("has a transport socket; a gateway passes TLS through")
+	errNoChain         = errors.New("has no chain with sni_cluster and tcp_proxy and without TLS; a gateway passes TLS through")
 )
 
 // table is what the gateway routes by. Immutable.
@@ -90,7 +94,7 @@ func newTable(c *config.Config, old *table) (*table, error) {
 		switch {
 		case !strings.HasPrefix(name, serverNamePrefix):
 		case cluster.Settings.TLS != nil:
-			refused = append(refused, fmt.Errorf("cluster %q: has a transport socket; a gateway passes TLS through", name))
+			refused = append(refused, config.Refusal{Type: xds.Cluster, Name: name, Err: errTransportSocket})
 		default:
 			next.upstreams[name] = newUpstream(cluster, old.upstreams[name])
 			next.whole = next.whole && cluster.Endpoints != nil
@@ -106,7 +110,7 @@ func passthrough(l *config.Listener) (*config.FilterChain, error) {
 			return chain, nil
 		}
 	}
-	return nil, fmt.Errorf("listener %q: has no chain with sni_cluster and tcp_proxy and without TLS; a gateway passes TLS through", l.Name)
+	return nil, config.Refusal{Type: xds.Listener, Name: l.Name, Err: errNoChain}
 }
 
 func newUpstream(c *config.Cluster, old *upstream) *upstream {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -56,6 +57,7 @@ type Credential struct {
 	metrics  *metrics
 	material watch.Value[*trust.Material]
 	cluster  watch.Value[*mesh.Cluster]
+	members  watch.Value[[]string]
 	plane    spiffeid.TrustDomain
 	fresh    bool
 
@@ -125,6 +127,7 @@ func newCredential(c Config, i *identity, fresh bool) *Credential {
 	out := &Credential{config: c, metrics: newMetrics(c.Metrics), plane: i.plane, fresh: fresh, current: i}
 	out.material.Set(i.material)
 	out.cluster.Set(i.cluster)
+	out.members.Set(i.stored.Controllers)
 	out.metrics.expires.Set(float64(i.material.Certificate.Leaf.NotAfter.Unix()))
 	return out
 }
@@ -138,11 +141,41 @@ func (c *Credential) Fresh() bool { return c.fresh }
 // Plane is the control plane's trust domain.
 func (c *Credential) Plane() spiffeid.TrustDomain { return c.plane }
 
-// Controllers are the addresses of all replicas, as of the last registration or rotation.
+// Controllers are the addresses of all replicas as the controllers last said, the preferred first.
 func (c *Credential) Controllers() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.current.stored.Controllers
+}
+
+// WatchControllers is Controllers, and a channel that closes when they change.
+func (c *Credential) WatchControllers() ([]string, <-chan struct{}) { return c.members.Get() }
+
+// SetControllers takes what a controller says of the replicas. The order of those that are known stays, for each names
+// itself first. Addresses that cannot be dialled are left out; if none is left, nothing changes.
+func (c *Credential) SetControllers(said []string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	next := merge(c.current.stored.Controllers, said)
+	if len(next) == 0 || slices.Equal(next, c.current.stored.Controllers) {
+		return nil
+	}
+	c.config.Log.Info("controllers changed", "controllers", next)
+	return c.keep(func(s *stored) { s.Controllers = next })
+}
+
+func merge(have, said []string) (next []string) {
+	for _, address := range have {
+		if slices.Contains(said, address) {
+			next = append(next, address)
+		}
+	}
+	for _, address := range said {
+		if _, _, err := net.SplitHostPort(address); err == nil && !slices.Contains(next, address) {
+			next = append(next, address)
+		}
+	}
+	return next
 }
 
 // Bundle is the control plane's bundle (JWKS).
@@ -198,6 +231,9 @@ func (c *Credential) keep(change func(*stored)) error {
 		c.cluster.Set(i.cluster)
 	}
 	c.current = i
+	if !slices.Equal(i.stored.Controllers, c.members.Latest()) {
+		c.members.Set(i.stored.Controllers)
+	}
 	if rotated {
 		c.material.Set(i.material)
 		c.metrics.expires.Set(float64(i.material.Certificate.Leaf.NotAfter.Unix()))

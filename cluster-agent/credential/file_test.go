@@ -100,3 +100,13 @@ func FuzzUnderstand(f *testing.F) {
 		}
 	})
 }
+
+func TestMerge(t *testing.T) {
+	for _, c := range []struct{ have, said, want string }{
+		{"a:1 b:1", "b:1 a:1", "a:1 b:1"}, {"a:1 b:1", "c:1 b:1", "b:1 c:1"}, {"a:1", "nowhere", ""}, {"a:1", "b:1 b:1", "b:1"},
+	} {
+		if got := strings.Join(merge(strings.Fields(c.have), strings.Fields(c.said)), " "); got != c.want {
+			t.Errorf("%s, told %s: got %q, want %q", c.have, c.said, got, c.want)
+		}
+	}
+}

@@ -27,7 +27,9 @@ type Config struct {
 	Store *mesh.Store
 	// Targets are the controllers, the preferred first.
 	Targets []ads.Target
-	Source  trust.Source
+	// TargetUpdates replaces Targets whenever it holds any; nil: they stay.
+	TargetUpdates *watch.Value[[]ads.Target]
+	Source        trust.Source
 	// Dial connects to a controller; nil: TCP.
 	Dial ads.DialFunc
 	// DiskCache is the folder of the copy; "" keeps none.
@@ -104,7 +106,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	defer waiting.Wait()
 	defer cancel()
 	err := ads.Run(ctx, ads.ClientConfig{
-		Targets: f.config.Targets, Source: f.config.Source, Wildcard: []xds.Type{xds.MeshObject},
+		Targets: f.config.Targets, TargetUpdates: f.config.TargetUpdates, Source: f.config.Source, Wildcard: []xds.Type{xds.MeshObject},
 		Node:  &corev3.Node{Id: "agent~" + string(f.config.Owner.Cluster), Cluster: "periplus-agent"},
 		Apply: f.Apply, DiskCache: f.config.DiskCache, Dial: f.config.Dial, Log: f.config.Log, Metrics: f.config.Metrics,
 		Status: &f.client,

@@ -49,6 +49,7 @@ func (c *conversation) begin(welcome *pb.Welcome) error {
 	if cluster := welcome.GetCluster(); cluster != nil {
 		config.OnCluster(cluster)
 	}
+	c.members(welcome)
 	snapshot, _ := config.Store.Latest()
 	c.ledger = newLedger(config.Owner, welcome.GetHave(), snapshot)
 	c.status = Status{Controller: c.address, Since: time.Now(), Epoch: welcome.GetEpoch(), Refused: map[string]string{}}
@@ -57,6 +58,12 @@ func (c *conversation) begin(welcome *pb.Welcome) error {
 	config.Load(time.Now()) // what gathered while nobody listened is old
 	config.Log.Info("reporting", "peer", c.address, "epoch", welcome.GetEpoch(), "differs", len(c.ledger.dirty))
 	return nil
+}
+
+func (c *conversation) members(welcome *pb.Welcome) {
+	if controllers := welcome.GetControllers(); len(controllers) > 0 {
+		c.reporter.config.OnControllers(controllers)
+	}
 }
 
 func (c *conversation) run(ctx context.Context) error {
@@ -122,6 +129,7 @@ func (c *conversation) answer(answer *pb.ReportResponse) error {
 		if cluster := answer.GetWelcome().GetCluster(); cluster != nil {
 			c.reporter.config.OnCluster(cluster) // the registration changed
 		}
+		c.members(answer.GetWelcome())
 		return nil
 	}
 	if c.flight == nil || ack.GetSequence() != c.status.Sequence {

@@ -37,6 +37,8 @@ type Config struct {
 	Controllers func() []string
 	// OnCluster is told what the controllers say of the own cluster.
 	OnCluster func(*pb.Cluster)
+	// OnControllers is told of the replicas of the control plane, host:port; nil: nobody is.
+	OnControllers func([]string)
 	// Load returns the load since it was called last; nil or a nil result: none.
 	Load func(now time.Time) *pb.LoadReport
 	// LoadInterval is how often; 0: 2 s.
@@ -60,6 +62,9 @@ func (c *Config) validate() error {
 		return errors.New("report: source, authorize, controllers and onCluster are needed")
 	case c.Log == nil || c.Metrics == nil:
 		return errors.New("report: log and metrics are needed")
+	}
+	if c.OnControllers == nil {
+		c.OnControllers = func([]string) {}
 	}
 	if c.Load == nil {
 		c.Load = func(time.Time) *pb.LoadReport { return nil }

@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -18,6 +16,10 @@ import (
 
 // settled is how long a stream must live for the next reconnect to be without back-off.
 const settled = 5 * time.Second
+
+// firstBackoff bounds the back-off of who was never connected: a mesh that starts is complete soon after its control
+// plane is there.
+const firstBackoff = time.Second
 
 // client is one Run. Everything belongs to its goroutine.
 type client struct {
@@ -68,10 +70,11 @@ func newClient(c ClientConfig) *client {
 
 // loop connects to the first target that answers and stays while it does.
 func (c *client) loop(ctx context.Context) {
-	backoff := c.config.BackoffMin
+	backoff, limit := c.config.BackoffMin, min(c.config.BackoffMax, firstBackoff)
 	for ctx.Err() == nil {
 		l, err := c.connect(ctx)
 		if err == nil {
+			limit = c.config.BackoffMax
 			err = c.stay(ctx, &l)
 			if time.Since(l.opened) > settled {
 				backoff = c.config.BackoffMin
@@ -85,7 +88,7 @@ func (c *client) loop(ctx context.Context) {
 		wait := backoff/2 + rand.N(backoff/2+1)
 		c.config.Log.Warn("ads: no control plane", "err", err, "retry", wait)
 		c.pause(ctx, wait)
-		backoff = min(2*backoff, c.config.BackoffMax)
+		backoff = min(2*backoff, limit)
 	}
 }
 
@@ -107,6 +110,7 @@ func (c *client) pause(ctx context.Context, wait time.Duration) {
 
 // connect returns a stream to the first target that accepts one.
 func (c *client) connect(ctx context.Context) (*link, error) {
+	c.retarget()
 	var problems error
 	for i := range c.config.Targets {
 		l, err := c.dial(ctx, ctx, i)
@@ -125,6 +129,10 @@ func (c *client) connect(ctx context.Context) (*link, error) {
 // stay serves a stream until it fails. While it is not to the preferred target, it looks for a better one and moves
 // there before it lets go.
 func (c *client) stay(ctx context.Context, current **link) error {
+	changed := c.retarget() // nothing may have told of it since connect
+	if !c.reindex(*current) {
+		return fmt.Errorf("%s: %w", (*current).target, errLeft)
+	}
 	better := c.probe(ctx, (*current).index)
 	defer func() { better.stop() }()
 	for {
@@ -140,6 +148,12 @@ func (c *client) stay(ctx context.Context, current **link) error {
 			return fmt.Errorf("%s: %w", l.target, err)
 		case <-c.writeAt.C:
 			c.trySave()
+		case <-changed:
+			better.stop()
+			if changed = c.retarget(); !c.reindex(l) {
+				return fmt.Errorf("%s: %w", l.target, errLeft)
+			}
+			better = c.probe(ctx, l.index)
 		case next := <-better.found:
 			*current = c.move(l, next)
 			better.stop()
@@ -161,25 +175,26 @@ func (c *client) move(current, next *link) *link {
 	return next
 }
 
-// handle applies one response and answers it.
+// handle applies one response and answers it. What it refers to is subscribed before the answer: the server then knows
+// of it when it goes on, and sends endpoints before the routes that lead to them.
 func (c *client) handle(l *link, m *discoveryv3.DeltaDiscoveryResponse) error {
 	t := xds.Type(m.GetTypeUrl())
 	update, versions := c.decode(m)
 	c.metrics.received.Add(float64(len(update.Upserts)))
-	if err := c.apply(update); err != nil {
+	taken, err := c.apply(update)
+	answer := c.session.Accept(t, m.GetNonce(), taken.versions(versions), taken.Removed)
+	c.keep(taken, versions)
+	if err != nil {
 		c.metrics.rejected.Inc()
 		c.config.Log.Warn("ads: rejected", "type", t, "target", l.target, "err", err)
-		return l.stream.Send(deltaOfRequest(c.session.Reject(t, m.GetNonce(), err)))
-	}
-	ack := c.session.Accept(t, m.GetNonce(), versions, update.Removed)
-	c.keep(update, versions)
-	if err := l.stream.Send(deltaOfRequest(ack)); err != nil {
-		return err
+		answer = c.session.Reject(t, m.GetNonce(), err)
 	}
 	if follow, ok := c.follow(t); ok {
-		return l.stream.Send(deltaOfRequest(follow))
+		if err := l.stream.Send(deltaOfRequest(follow)); err != nil {
+			return err
+		}
 	}
-	return nil
+	return l.stream.Send(deltaOfRequest(answer))
 }
 
 // decode leaves out what is no longer subscribed.
@@ -211,33 +226,43 @@ func versionOf(text string, body []byte) xds.Version {
 	return xds.Version(sum[:8])
 }
 
-// apply checks what an update refers to, hands it to Apply, and remembers the references if that agreed.
-func (c *client) apply(u Update) error {
+// apply checks what an update refers to, hands it to Apply, and remembers the references of what that took.
+func (c *client) apply(u Update) (taken Update, err error) {
 	if len(u.Upserts)+len(u.Removed) == 0 {
-		return nil
+		return u, nil
 	}
-	follower := c.followers[u.Type]
-	if follower == nil {
-		return c.config.Apply(u)
+	references, err := c.references(u)
+	if err != nil {
+		return u.without(nil), err
+	}
+	taken = u
+	if err = c.config.Apply(u); err != nil {
+		taken = u.without(refusals(err))
+	}
+	if follower := c.followers[u.Type]; follower != nil {
+		for _, name := range taken.Removed {
+			follower.Set(name, nil)
+		}
+		for _, item := range taken.Upserts {
+			follower.Set(item.Name, references[item.Name])
+		}
+	}
+	return taken, err
+}
+
+func (c *client) references(u Update) (map[string][]string, error) {
+	if c.followers[u.Type] == nil {
+		return nil, nil
 	}
 	references := make(map[string][]string)
 	for _, item := range u.Upserts {
 		names, err := xds.References(u.Type, item.Body)
 		if err != nil {
-			return fmt.Errorf("resource %q: %w", item.Name, err)
+			return nil, fmt.Errorf("resource %q: %w", item.Name, err)
 		}
 		references[item.Name] = names
 	}
-	if err := c.config.Apply(u); err != nil {
-		return err
-	}
-	for _, name := range u.Removed {
-		follower.Set(name, nil)
-	}
-	for name, children := range references {
-		follower.Set(name, children)
-	}
-	return nil
+	return references, nil
 }
 
 // follow subscribes what is referred to now, and unsubscribes and removes what no longer is.
@@ -309,71 +334,15 @@ func (c *client) bootType(t xds.Type, resources []kept) {
 			versions[r.name] = r.version
 		}
 	}
-	if err := c.apply(update); err != nil {
+	taken, err := c.apply(update)
+	if err != nil {
 		c.config.Log.Error("ads: disk cache: resources were refused", "type", t, "err", err)
+	}
+	if len(taken.Upserts) == 0 {
 		return
 	}
 	c.fromDisk = true
-	c.session.Accept(t, "", versions, nil)
-	c.keep(update, versions)
+	c.session.Accept(t, "", taken.versions(versions), nil)
+	c.keep(taken, versions)
 	c.follow(t)
-}
-
-// keep records an applied update for the disk, to be written after CacheInterval.
-func (c *client) keep(u Update, versions map[string]string) {
-	if c.resources == nil || len(u.Upserts)+len(u.Removed) == 0 {
-		return
-	}
-	if c.resources[u.Type] == nil {
-		c.resources[u.Type] = make(map[string]kept)
-	}
-	for _, item := range u.Upserts {
-		c.resources[u.Type][item.Name] = kept{u.Type, item.Name, versions[item.Name], item.Body}
-	}
-	for _, name := range u.Removed {
-		delete(c.resources[u.Type], name)
-	}
-	if !c.dirty {
-		c.dirty = true
-		c.writeAt.Reset(c.config.CacheInterval)
-	}
-}
-
-func (c *client) encode() []byte {
-	var all []kept
-	for _, t := range xds.Types() {
-		for _, name := range slices.Sorted(maps.Keys(c.resources[t])) {
-			all = append(all, c.resources[t][name])
-		}
-	}
-	return encodeCache(c.config.Node.GetId(), all)
-}
-
-// trySave hands the resources to the writer, or comes back later if that is busy: a slow disk delays no update.
-func (c *client) trySave() {
-	if !c.dirty {
-		return
-	}
-	select {
-	case c.writes <- c.encode():
-		c.dirty = false
-	default:
-		c.writeAt.Reset(c.config.CacheInterval)
-	}
-}
-
-// save is the last trySave.
-func (c *client) save() {
-	if c.dirty {
-		c.writes <- c.encode()
-	}
-}
-
-// write is the writer: it owns the files.
-func (c *client) write() {
-	for data := range c.writes {
-		if err := writeCache(c.config.DiskCache, data); err != nil {
-			c.config.Log.Error("ads: the last good resources were not saved", "err", err)
-		}
-	}
 }

@@ -88,6 +88,9 @@ type DialFunc func(ctx context.Context, address string) (net.Conn, error)
 type ClientConfig struct {
 	// Targets, the preferred first. Later ones are used while no earlier one answers.
 	Targets []Target
+	// TargetUpdates, if not nil, replaces Targets whenever it holds any: the control plane's members change. A stream to
+	// one that is no longer among them ends, and another is opened.
+	TargetUpdates *watch.Value[[]Target]
 	// Source is the own identity; nil speaks plaintext (tests).
 	Source trust.Source
 	Node   *corev3.Node
@@ -96,7 +99,7 @@ type ClientConfig struct {
 	// Follow subscribes the endpoints of received clusters and the routes of received listeners.
 	Follow bool
 	// Apply is called from one goroutine, in order. An error rejects the update (NACK); the previous content of its
-	// resources must then stay in use.
+	// resources must then stay in use, of those only that it names if it is made of [Refusal].
 	Apply func(Update) error
 	// DiskCache is a folder for the last good resources; "" keeps none.
 	DiskCache string

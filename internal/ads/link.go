@@ -15,12 +15,13 @@ import (
 
 // link is one stream to one target.
 type link struct {
-	index  int // of the target
-	target string
-	conn   *grpc.ClientConn
-	stream grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]
-	cancel context.CancelFunc
-	opened time.Time
+	index   int // of the target
+	target  string
+	address string
+	conn    *grpc.ClientConn
+	stream  grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse]
+	cancel  context.CancelFunc
+	opened  time.Time
 
 	accepted  chan struct{} // closed when the server accepted the stream
 	responses chan *discoveryv3.DeltaDiscoveryResponse
@@ -47,7 +48,7 @@ func (c *client) dial(ctx, during context.Context, index int) (*link, error) {
 		return nil, errors.Join(fmt.Errorf("%s at %s: %w", target.Name, target.Address, err), conn.Close())
 	}
 	return &link{
-		index: index, target: target.Name, conn: conn, stream: stream, cancel: cancel, opened: time.Now(),
+		index: index, target: target.Name, address: target.Address, conn: conn, stream: stream, cancel: cancel, opened: time.Now(),
 		accepted:  make(chan struct{}),
 		responses: make(chan *discoveryv3.DeltaDiscoveryResponse), failed: make(chan error, 1),
 	}, nil

@@ -80,6 +80,10 @@ func (c *Config) validate() error {
 	return nil
 }
 
+// firstBackoff bounds the back-off of who was never answered: a mesh that starts is complete soon after its agent is
+// there.
+const firstBackoff = time.Second
+
 // Run announces until ctx ends, and then returns nil. An error is a mistake in c; no fault of the network ends it.
 func Run(ctx context.Context, c Config) error {
 	if err := c.validate(); err != nil {
@@ -91,7 +95,7 @@ func Run(ctx context.Context, c Config) error {
 	}
 	defer conn.Close()
 	client := periplusv1.NewWorkloadServiceClient(conn)
-	wait := retry{max: c.BackoffMax}
+	wait := retry{max: min(c.BackoffMax, firstBackoff)}
 	for ctx.Err() == nil {
 		answered, err := c.stream(ctx, client)
 		c.Status.Set(Status{})
@@ -99,7 +103,7 @@ func Run(ctx context.Context, c Config) error {
 			break
 		}
 		if answered {
-			wait.attempt = 0
+			wait = retry{max: c.BackoffMax}
 		}
 		c.Log.Warn("announcement stream lost; endpoints last announced stand for the agent's grace period",
 			"peer", c.Target.Address, "err", err)
@@ -114,7 +118,7 @@ func (c *Config) dialOptions() []grpc.DialOption {
 		grpc.WithContextDialer(c.Dial),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: c.Keepalive, Timeout: c.Keepalive}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: c.BackoffMax},
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: min(c.BackoffMax, firstBackoff)}, // between streams it is ours
 			MinConnectTimeout: 5 * time.Second,
 		}),
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/trust"
 	"github.com/periplus-mesh/periplus/trust/trusttest"
@@ -152,4 +154,32 @@ func TestConfigIsChecked(t *testing.T) {
 	if err := Run(t.Context(), Config{}); err == nil || err == io.EOF {
 		t.Fatal(err)
 	}
+}
+
+// An agent that comes late is told soon.
+func TestFirstAnnouncementIsNotLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, network := trusttest.NewCA("east.mesh"), new(memnet.Network)
+		announcement := watch.New(&periplusv1.AnnounceRequest{Name: "p1"})
+		a := &agent{got: make(chan *periplusv1.AnnounceRequest, 1)}
+		defer run(t, Config{
+			Target: Target{Address: "agent:1", Authorize: trust.AuthorizeAny}, Source: ca.Source("/p1", 24*time.Hour),
+			Announcement: announcement, Dial: network.From("p1"),
+		})()
+		time.Sleep(time.Minute)
+		listener, err := network.Listen("agent:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer(grpc.Creds(credentials.NewTLS(trust.ServerConfig(ca.Source("/periplus/agent", 24*time.Hour), trust.AuthorizeAny))))
+		periplusv1.RegisterWorkloadServiceServer(server, a)
+		go server.Serve(listener)
+		defer server.Stop()
+		time.Sleep(3 * time.Second) // gRPC's back-off and ours, one after the other
+		select {
+		case <-a.got:
+		default:
+			t.Error("not announced after 3 s")
+		}
+	})
 }

@@ -2,7 +2,8 @@
 //
 // Between TCP connections the bytes stay in the kernel (splice(2)), through a pipe that is held only while bytes
 // move, so an idle pair holds none. Between other connections they go through buffers. A half-close travels as a
-// half-close and a reset as a reset. Bytes are counted as they pass, into counters that the caller may watch.
+// half-close and a reset as a reset. Bytes are counted as they pass, into counters that the caller may watch. [Listen]
+// and [Connect] make connections with as few system calls as it takes.
 //
 //	pipes := splice.NewPipes(64); defer pipes.Close()
 //	reason, err := splice.Run(ctx, client, upstream, splice.Config{Pipes: pipes, IdleTimeout: time.Hour})

@@ -57,6 +57,8 @@ type pair struct {
 	start time.Time
 	last  atomic.Int64 // since start, nanoseconds; when a byte moved
 	ended atomic.Pointer[outcome]
+
+	copied atomic.Int32 // directions that came to their end
 }
 
 type outcome struct {
@@ -95,7 +97,7 @@ func (p *pair) end(o outcome) {
 		return
 	}
 	for _, conn := range []net.Conn{p.a, p.b} {
-		if tcp, ok := conn.(*net.TCPConn); ok && o.reason == Reset {
+		if tcp, ok := conn.(interface{ SetLinger(int) error }); ok && o.reason == Reset {
 			_ = tcp.SetLinger(0) // closing then sends RST: the peer must not take what it has for the whole
 		}
 		_ = conn.Close()
@@ -112,10 +114,11 @@ func (p *pair) moved(n int64, counter *atomic.Int64) {
 	}
 }
 
-// direction copies src to dst, then half-closes dst. An error ends the pair.
+// direction copies src to dst, then half-closes dst, unless both directions are done: closing says the same. An error
+// ends the pair.
 func (p *pair) direction(dst, src net.Conn, pipes *Pipes, counter *atomic.Int64) {
 	err := p.copy(dst, src, pipes, counter)
-	if err == nil {
+	if err == nil && p.copied.Add(1) < 2 {
 		err = closeWrite(dst)
 	}
 	if err != nil {
@@ -139,8 +142,8 @@ func closeWrite(conn net.Conn) error {
 }
 
 func (p *pair) copy(dst, src net.Conn, pipes *Pipes, counter *atomic.Int64) error {
-	to, toTCP := dst.(*net.TCPConn)
-	from, fromTCP := src.(*net.TCPConn)
+	to, toTCP := inKernel(dst)
+	from, fromTCP := inKernel(src)
 	if pipes != nil && toTCP && fromTCP {
 		return p.splice(to, from, pipes, counter)
 	}

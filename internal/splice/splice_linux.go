@@ -1,10 +1,10 @@
 package splice
 
 import (
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,7 +80,7 @@ type splicer struct {
 	err   error
 }
 
-func (p *pair) splice(dst, src *net.TCPConn, pipes *Pipes, counter *atomic.Int64) error {
+func (p *pair) splice(dst, src syscall.Conn, pipes *Pipes, counter *atomic.Int64) error {
 	from, err := src.SyscallConn()
 	if err != nil {
 		return err
@@ -141,11 +141,17 @@ func (s *splicer) drain(fd uintptr) bool {
 	return true
 }
 
+// move does not tell Go's scheduler of the call, as package syscall would: it never blocks, and it takes longer (some 50
+// us for a megabyte) than the scheduler waits before it wakes another thread to take over, for each of them.
 func move(from, to, n int) (int, error) {
 	for {
-		moved, err := unix.Splice(from, nil, to, nil, n, flags)
-		if err != unix.EINTR {
-			return int(moved), err
+		moved, _, errno := unix.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), flags)
+		switch errno {
+		case 0:
+			return int(moved), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
 		}
 	}
 }
