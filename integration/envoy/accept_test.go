@@ -43,7 +43,7 @@ func TestEverythingIsAccepted(t *testing.T) {
 				t.Fatal(err)
 			}
 			if s.View.Role.Proxyless() {
-				t.Skip("of gRPC clients")
+				return // for gRPC's own client, not for a proxy
 			}
 			if err := b.accepted(s.View, s.Objects()); err != nil {
 				t.Error(err)
