@@ -105,10 +105,10 @@ func TestDrainAndUndrain(t *testing.T) {
 	}
 	drained := time.Now()
 	time.Sleep(3 * time.Second)
+	undrained := time.Now() // the command takes effect before it returns
 	if stdout, stderr, code := run(t, "cluster", "undrain", "us-east"); code != 0 {
 		t.Fatalf("%s%s", stdout, stderr)
 	}
-	undrained := time.Now()
 	time.Sleep(3 * time.Second)
 	results := l.stop()
 	noneFailed(t, results)
