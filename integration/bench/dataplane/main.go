@@ -8,9 +8,13 @@
 // time of the proxy's process from /proc/PID/stat, divided by the requests it answered. Latency is measured at a
 // fixed rate from the time at which a request was due. "waited" is how long the proxy's threads were ready and had no
 // core meanwhile, per request (proc_pid_schedstat): a tail that comes with it is the scheduler's, not the proxy's.
+//
+// It runs in a network namespace of its own with Linux's default congestion control: BBR's pacing costs every peer and
+// makes tails of its own. -host uses the machine's network as it is.
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"log"
@@ -22,6 +26,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/periplus-mesh/periplus/integration/bench/isolate"
 	"github.com/periplus-mesh/periplus/integration/realdeps"
 )
 
@@ -44,12 +49,21 @@ func main() {
 	flag.IntVar(&s.conns, "connections", 16, "kept connections of the load")
 	flag.StringVar(&s.envoy, "envoy", defaultEnvoy(), "path of an Envoy binary; empty leaves it out")
 	flag.StringVar(&s.only, "only", "", "measure only the proxy of this name")
+	host := flag.Bool("host", false, "measure in the machine's own network, with its settings")
+	isolated := flag.Bool(isolate.Flag, false, "internal: runs in a network namespace of its own")
 	flag.Parse()
 	var err error
-	if *role != "" {
+	switch {
+	case *role != "":
 		err = serveRole(*role, *dir, *listen, *upstream)
-	} else {
+	case *isolated:
+		if err = isolate.Enter(); err == nil {
+			err = bench(s)
+		}
+	case *host:
 		err = bench(s)
+	default:
+		err = isolate.Run(context.Background())
 	}
 	if err != nil {
 		log.Fatal(err)

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/periplus-mesh/periplus/integration/bench/isolate"
 )
 
 // settings of a run.
@@ -43,7 +45,7 @@ func start(ctx context.Context) error {
 	flag.IntVar(&s.concurrency, "concurrency", 16, "parallel connections of the connection measurement")
 	flag.StringVar(&s.only, "only", "", "measure only proxies whose name contains this")
 	host := flag.Bool("host", false, "measure in the machine's own network, with its settings")
-	isolated := flag.Bool("isolated", false, "internal: runs in a network namespace of its own")
+	isolated := flag.Bool(isolate.Flag, false, "internal: runs in a network namespace of its own")
 	flag.Parse()
 	s.duration = time.Duration(*seconds * float64(time.Second))
 	if run, ok := roles[*role]; ok {
@@ -51,13 +53,13 @@ func start(ctx context.Context) error {
 	}
 	switch {
 	case *isolated:
-		if err := inside(); err != nil {
+		if err := isolate.Enter(); err != nil {
 			return err
 		}
 	case !*host:
-		return isolate(ctx)
+		return isolate.Run(ctx)
 	}
-	setting, _ := os.ReadFile(congestionFile)
+	setting, _ := os.ReadFile(isolate.CongestionFile)
 	fmt.Printf("congestion control: %s", setting)
 	dir, err := os.MkdirTemp("", "periplus-bench-gateway-")
 	if err != nil {

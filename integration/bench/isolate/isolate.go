@@ -1,4 +1,6 @@
-package main
+// Package isolate measures on the same terms everywhere: in a network namespace of the benchmark's own, with Linux's
+// default congestion control, whatever the machine has set. The machine's settings stay as they are.
+package isolate
 
 import (
 	"context"
@@ -14,16 +16,19 @@ import (
 // timer interrupt and a softirq, on loopback several times the cost of the copying.
 const congestionControl = "cubic"
 
-const congestionFile = "/proc/sys/net/ipv4/tcp_congestion_control"
+// CongestionFile has the setting that is in force.
+const CongestionFile = "/proc/sys/net/ipv4/tcp_congestion_control"
 
-// isolate runs this program again in a network namespace of its own, with the default congestion control, whatever the
-// machine has. The machine's settings stay as they are.
-func isolate(ctx context.Context) error {
+// Flag is given to the program that runs inside; main calls Enter if it has it and Run if it has not.
+const Flag = "isolated"
+
+// Run runs this program again in a network namespace of its own, with Flag before the arguments that it has.
+func Run(ctx context.Context) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	command := exec.CommandContext(ctx, self, append([]string{"-isolated"}, os.Args[1:]...)...)
+	command := exec.CommandContext(ctx, self, append([]string{"-" + Flag}, os.Args[1:]...)...)
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.Cancel = func() error { return command.Process.Signal(os.Interrupt) }
 	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
@@ -38,12 +43,12 @@ func isolate(ctx context.Context) error {
 	return command.Wait()
 }
 
-// inside is the first thing to do there.
-func inside() error {
+// Enter is the first thing to do there.
+func Enter() error {
 	if err := loopbackUp(); err != nil {
 		return fmt.Errorf("network namespace: loopback: %w", err)
 	}
-	if err := os.WriteFile(congestionFile, []byte(congestionControl), 0); err != nil {
+	if err := os.WriteFile(CongestionFile, []byte(congestionControl), 0); err != nil {
 		return fmt.Errorf("network namespace: %w (-host measures without one)", err)
 	}
 	return nil
