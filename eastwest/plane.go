@@ -57,10 +57,8 @@ func (i *identity) follow(ctx context.Context, c Config) error {
 	}
 }
 
-// wait returns once there is an identity, or d has passed.
-func (i *identity) wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
+// wait returns once there is an identity, or ctx is done.
+func (i *identity) wait(ctx context.Context) {
 	for {
 		material, next := i.Get()
 		if !material.ID.IsZero() {
@@ -68,8 +66,6 @@ func (i *identity) wait(ctx context.Context, d time.Duration) {
 		}
 		select {
 		case <-next:
-		case <-timer.C:
-			return
 		case <-ctx.Done():
 			return
 		}
@@ -132,6 +128,7 @@ func (r *runner) announceSelf(ctx context.Context) error {
 	if r.config.Agent == "" {
 		return nil
 	}
+	r.identity.wait(ctx) // the agent would not know who this is
 	return announce.Run(ctx, announce.Config{
 		Target: announce.Target{Address: r.config.Agent, Authorize: r.identity.agent}, Source: r.identity,
 		Announcement: &r.announcement, Status: &r.announced, Log: r.config.Log,

@@ -68,7 +68,9 @@ func (r *runner) run(ctx context.Context) error {
 	group, rest := errgroup.WithContext(rest)
 	group.Go(func() error { return r.identity.follow(rest, r.config) })
 	group.Go(func() error {
-		r.identity.wait(rest, identityWait)
+		waiting, cancel := context.WithTimeout(rest, identityWait)
+		r.identity.wait(waiting)
+		cancel()
 		return r.followXDS(rest)
 	})
 	group.Go(func() error { return r.announceSelf(rest) })
