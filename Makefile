@@ -5,17 +5,19 @@ FUZZTIME ?= 30s
 
 SHELL := /bin/bash
 
-# The tests with real components and processes; they run one after the other, without the race detector.
-REAL := realdeps harness kube spire etcd envoy oracle grpc prometheus
+# The tests with real components and processes; they run one after the other, without the race detector. Those that need
+# what takes longest to build come last.
+REAL := harness kube etcd oracle grpc prometheus realdeps spire envoy
 
-.PHONY: build test unit e2e browser-deps realdeps real fuzz bench generate lint clean
+.PHONY: build test unit e2e browser-deps realdeps real real-tests fuzz bench generate lint clean
 
 build: ## every binary, into bin/
 	$(GO) build -trimpath -o bin/ ./cmd/...
 
 test: ## everything: rules, unit, property, fuzz corpora, simulation, real processes, real components
 	@mkdir -p .cache/realdeps && ($(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 &) # meanwhile
-	@$(MAKE) --no-print-directory lint unit e2e real
+	@$(MAKE) --no-print-directory lint unit e2e real-tests
+	@cat .cache/realdeps/log
 
 lint: ## formatting and vet
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
@@ -30,7 +32,9 @@ e2e: browser-deps ## the mesh of 'periplus up', real processes, under load
 realdeps: ## the real API server, kubectl, SPIRE, etcd, Envoy and Prometheus, once, into .cache/realdeps
 	$(GO) run ./integration/realdeps/get
 
-real: realdeps ## the mesh with real components; what cannot be had is named and its tests are skipped
+real: realdeps real-tests ## the mesh with real components; what cannot be had is named and its tests are skipped
+
+real-tests: # a test whose component is still being built waits for it
 	$(GO) build -o .cache/bin/ ./cmd/...
 	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -p 1 -timeout 25m -v $(REAL:%=./integration/%/...) | tee .cache/real.log
 	@echo "skipped with real components: $$(grep -c -- '--- SKIP' .cache/real.log)"; grep -A1 -- '--- SKIP' .cache/real.log || true

@@ -151,7 +151,7 @@ func Path(t testing.TB, name string) string {
 		if c.Name != name {
 			continue
 		}
-		for {
+		for waited := false; ; time.Sleep(time.Second) {
 			if path, ok := c.Find(cache); ok {
 				return path
 			}
@@ -160,7 +160,10 @@ func Path(t testing.TB, name string) string {
 				unlock()
 				break
 			}
-			time.Sleep(time.Second)
+			if !waited {
+				waited = true
+				fmt.Fprintf(os.Stderr, "%s waits until %s has been got\n", t.Name(), name)
+			}
 		}
 		if path, ok := c.Find(cache); ok {
 			return path
