@@ -53,7 +53,6 @@ var accepted = map[string]string{
 	"headers-of-envoy":                   headers,
 	"headers-server-name":                headers,
 	"http2-no-route":                     "an empty body is said to be empty",
-	"http2-upstream-only":                "HTTP/1.1 is not turned into HTTP/2: the answer says what to do",
 	"kept-connection-dies":               "an idempotent request on a kept connection that dies unanswered is sent again once (RFC 9110, section 9.2.2), without a retry policy",
 	"path-dots":                          normal,
 	"path-escapes":                       normal,

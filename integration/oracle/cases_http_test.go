@@ -269,9 +269,22 @@ func http2Cases() []testCase {
 			p.saw(p.do(request{h2: true, method: "POST", body: "payload"}), "Content-Length")
 		}},
 		{name: "http2-upstream-only", clusters: a(1, upstream2), run: func(p *probe) {
-			a := p.do(request{path: "/x"})
+			a := p.do(request{path: "/x", headers: []string{"x-mixed: 1", "connection: x-hop", "x-hop: 1"}})
 			p.saw(a)
+			p.sawAll(a)
+			p.gotAll(a)
+			p.gotAll(p.do(request{method: "HEAD"}))
+			p.saw(p.do(request{method: "POST", body: "payload"}), "Content-Length")
+			p.gotAll(p.do(withHeaders("x-script: 204")))
+			p.gotAll(p.do(withHeaders("x-script: reset")))
 		}},
+		{name: "http2-upstream-only-retry", clusters: a(1, upstream2), host: `{include_request_attempt_count: true}`,
+			routes: `[{match: {prefix: /}, route: {cluster: "@a", timeout: 2s, retry_policy: {retry_on: "5xx", num_retries: 2, per_try_timeout: 0.2s, retry_back_off: {base_interval: 0.001s}}}}]`,
+			run: func(p *probe) {
+				for _, script := range []string{"503,200", "reset,200", "hang,200", "503", "reset", "hang"} {
+					p.saw(p.do(withHeaders("x-script: "+script)), "X-Envoy-Attempt-Count")
+				}
+			}},
 		{name: "http2-downstream-only", clusters: a(1, ""), run: func(p *probe) {
 			a := p.do(request{h2: true, path: "/x"})
 			p.saw(a)

@@ -247,15 +247,6 @@ func slow(whole bool) Reply {
 // FailSlow sets Reply after a request that was not received by request_timeout.
 func (c *Call) FailSlow() { c.Reply = slow(true) }
 
-// SpeaksHTTP1 is false, with Reply set, for an HTTP/1.1 request to a cluster that understands nothing but HTTP/2:
-// requests are not translated.
-func (c *Call) SpeaksHTTP1() bool {
-	if c.Cluster.Settings.Protocol != config.UpstreamHTTP2 {
-		return true
-	}
-	return c.answer(http.StatusBadGateway, record.UpstreamProtocol, "the upstream speaks HTTP/2 only; call it with HTTP/2", "upstream_protocol_not_spoken")
-}
-
 // FailProtocol sets Reply after a response that could not be understood.
 func (c *Call) FailProtocol() {
 	c.failed("protocol error", http.StatusBadGateway, record.UpstreamProtocol)

@@ -6,7 +6,8 @@
 // are the same objects in the next View, and a request uses the View with which it began until it ends.
 //
 // A [Call] is one request's way through route, cluster, attempts, limits and outlier reports, whatever protocol it
-// came in; HTTP/1.1 is served here, HTTP/2 elsewhere with the same Calls.
+// came in; HTTP/1.1 is served here, HTTP/2 elsewhere with the same Calls. To a cluster that speaks HTTP/2 only, a
+// [Carrier] makes what looks like an HTTP/1.1 connection for one exchange; all else is as ever.
 //
 //	view.Start(call, request) -> call.Next: host -> dial or reuse -> send -> call.Done -> call.Again? -> relay -> call.End
 //

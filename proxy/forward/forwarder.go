@@ -19,6 +19,7 @@ type Config struct {
 	Observer record.Observer // nil: nobody listens
 	Buffers  *http1.Buffers  // nil: own ones
 	Pipes    *splice.Pipes   // nil: TCP goes through buffers
+	HTTP2    Carrier         // nil: requests to clusters that speak HTTP/2 only are refused
 	Own      string          // own SPIFFE ID, for records
 	Log      *slog.Logger    // nil: discarded
 }

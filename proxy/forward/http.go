@@ -64,7 +64,7 @@ func (s *session) Serve(ctx context.Context, x *http1.Exchange) {
 	case !permit.Granted():
 		s.call.Deny(policy)
 		s.reply(x)
-	case !view.Start(&s.call, &s.query, s.c.HTTP, now), !s.call.SpeaksHTTP1():
+	case !view.Start(&s.call, &s.query, s.c.HTTP, now), !s.carriable(x.Request):
 		s.reply(x)
 	default:
 		s.forward(ctx, x, permit)
@@ -200,12 +200,12 @@ type result struct {
 	err      error
 }
 
-// attempt sends the request to the host that was picked. A kept connection that dies before it answers is replaced
-// once, if the request may be sent again.
+// attempt sends the request to the host that was picked. A kept connection that dies before it answers, or refuses
+// because it is going away, is replaced once, if the request may be sent again.
 func (s *session) attempt(ctx context.Context, x *http1.Exchange, whole bool) (*http1.Conn, result) {
 	s.countAttempt()
 	for fresh := false; ; fresh = true {
-		up, err := s.call.Cluster.connect(ctx, &s.call, fresh)
+		up, err := s.connect(ctx, fresh)
 		if err != nil {
 			switch {
 			case errors.Is(err, ErrOverflow):
@@ -225,7 +225,8 @@ func (s *session) attempt(ctx context.Context, x *http1.Exchange, whole bool) (*
 			if err == nil {
 				return up, result{outcome: route.Responded, response: response}
 			}
-			if !(kept && whole && errors.Is(err, http1.ErrClosed) && x.Request.Idempotent()) {
+			died := kept && errors.Is(err, http1.ErrClosed) && x.Request.Idempotent()
+			if !whole || !died && (fresh || !errors.Is(err, ErrRefused)) {
 				up.Release()
 				return nil, result{outcome: outcomeOf(err), err: err}
 			}
@@ -251,6 +252,10 @@ func outcomeOf(err error) route.Outcome {
 		return route.TriedTooLong
 	case errors.Is(err, http1.ErrClientGone), errors.Is(err, http1.ErrBody), errors.Is(err, http1.ErrSlow), errors.Is(err, http1.ErrIdle):
 		return route.NoUpstream
+	case errors.Is(err, ErrRefused):
+		return route.Refused
+	case errors.Is(err, ErrReset):
+		return route.StreamReset
 	}
 	return route.Reset
 }
@@ -351,8 +356,12 @@ func (s *session) cut(err error) {
 		s.record.Flags |= record.UpstreamProtocol
 		s.record.Details = "upstream_reset_after_response_started{protocol error}"
 	default:
-		s.record.Flags |= record.ConnectionTermination
-		s.record.Details = "upstream_reset_after_response_started{connection termination}"
+		flag, reason := record.ConnectionTermination, "connection termination"
+		if errors.Is(err, ErrReset) || errors.Is(err, ErrRefused) {
+			flag, reason = record.RemoteReset, "remote reset"
+		}
+		s.record.Flags |= flag
+		s.record.Details = "upstream_reset_after_response_started{" + reason + "}"
 		s.call.Cluster.Set.Report(s.call.Host, balance.LocalFailure, time.Now())
 	}
 }

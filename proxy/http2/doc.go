@@ -1,5 +1,6 @@
 // Package http2 carries HTTP/2 and gRPC: downstream in clear text with prior knowledge or under ALPN h2, upstream h2
-// over mutual TLS or HTTP/1.1, whatever the cluster speaks.
+// over mutual TLS or HTTP/1.1, whatever the cluster speaks. It also carries what came over HTTP/1.1 to clusters that
+// speak HTTP/2 only: [Server.Carry].
 //
 // Framing, header compression and flow control are net/http's. A request takes the same way as one over HTTP/1.1, an
 // forward.Call: route -> cluster -> host -> attempts, with the same limits, retries and reports. Both directions

@@ -147,7 +147,7 @@ func (x *stream) mayRetry(o route.Outcome, status, grpc int) bool {
 // away, is replaced once: the request was not processed (RFC 9113, section 8.7).
 func (x *stream) send(ctx context.Context, head *http.Request) (*upstream, *http.Response, error) {
 	for first := true; ; first = false {
-		up, err := x.server.upstreams.connect(ctx, &x.call, x.http2Upstream())
+		up, err := x.server.upstreams.connect(ctx, &x.call, x.http2Upstream(), time.Time{})
 		if err != nil {
 			return nil, nil, errConnect{err}
 		}

@@ -56,12 +56,13 @@ func (u *upstreams) get(k key) *pool {
 	return p
 }
 
-// connect returns a connection on which a request is reserved; if there are too many it waits for its turn.
-func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool) (c *upstream, err error) {
+// connect returns a connection on which a request is reserved; if there are too many it waits for its turn, until a
+// time; zero: as long as ctx.
+func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool, until time.Time) (c *upstream, err error) {
 	if c, err = u.tryConnect(ctx, call, http2); !errors.Is(err, forward.ErrOverflow) {
 		return c, err
 	}
-	err = call.Cluster.Queue(ctx, time.Time{}, func() (err error) {
+	err = call.Cluster.Queue(ctx, until, func() (err error) {
 		c, err = u.tryConnect(ctx, call, http2)
 		return err
 	})
