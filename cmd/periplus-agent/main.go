@@ -3,12 +3,7 @@
 package main
 
 import (
-	"context"
-	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -18,26 +13,13 @@ import (
 	"github.com/periplus-mesh/periplus/cmd/internal/agentflags"
 	"github.com/periplus-mesh/periplus/cmd/internal/etcdflags"
 	"github.com/periplus-mesh/periplus/cmd/internal/process"
-	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := root().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "Error: "+cli.Printable(cli.Message(err)))
-		stop()
-		os.Exit(cli.Code(err))
-	}
-}
+func main() { process.Main(root()) }
 
 func root() *cobra.Command {
 	command := agentflags.Command("periplus-agent", kubernetes(), etcdflags.Source())
-	command.SilenceUsage, command.SilenceErrors = true, true
 	command.Version = process.Version()
-	command.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return cli.Exit(cli.ExitUsage, fmt.Errorf("%w\nSee '%s --help'.", err, c.CommandPath()))
-	})
 	return command
 }
 

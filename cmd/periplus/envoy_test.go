@@ -8,11 +8,12 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
 func envoyBootstrap(args ...string) (string, error) {
-	command := root()
+	command := process.Usage(root())
 	var out bytes.Buffer
 	command.SetOut(&out)
 	command.SetErr(&out)

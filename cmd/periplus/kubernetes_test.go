@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
@@ -24,7 +25,7 @@ func TestRegisterKubernetes(t *testing.T) {
 		{"--image a:1", cli.ExitUsage, "--image is for --kubernetes"},
 	} {
 		var out bytes.Buffer
-		command := root()
+		command := process.Usage(root())
 		command.SetOut(&out)
 		command.SetArgs(append(base, strings.Fields(c.args)...))
 		err := command.Execute()

@@ -1,29 +1,16 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/periplus-mesh/periplus/cmd/internal/dataplane"
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := root().ExecuteContext(ctx)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "Error: "+cli.Printable(strings.ReplaceAll(cli.Message(err), "\n", "\n  ")))
-		stop()
-		os.Exit(cli.Code(err))
-	}
-}
+func main() { process.Main(root()) }
 
 func root() *cobra.Command {
 	command := &cobra.Command{
@@ -32,7 +19,6 @@ func root() *cobra.Command {
 		Long: `Periplus joins many clusters, in many regions and networks, into one service mesh.
 
 Start with 'periplus up': a three-region mesh on this machine, to look at and to break.`,
-		SilenceUsage: true, SilenceErrors: true,
 	}
 	command.AddGroup(
 		&cobra.Group{ID: "start", Title: "Try it:"},
@@ -50,37 +36,10 @@ Start with 'periplus up': a three-region mesh on this machine, to look at and to
 	add("operate", clusterCommand(), policyCommand(), explainCommand(), servicesCommand(), workloadCommand(), trustCommand(), dashboardCommand(), configCommand())
 	add("run", globalCommand(), agentCommand(), dataplane.Sidecar(), dataplane.EastWest(), authorityCommand(), demoCommand(), envoyCommand(), svidCommand(), grpcCommand())
 	command.AddCommand(versionCommand())
-	command.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return cli.Exit(cli.ExitUsage, fmt.Errorf("%w\nSee '%s --help'.", err, c.CommandPath()))
-	})
-	usage(command)
 	return command
 }
 
-// usage gives wrong arguments the exit code for it, and a noun without a verb its help.
-func usage(command *cobra.Command) {
-	for _, c := range command.Commands() {
-		usage(c)
-	}
-	if check := command.Args; check != nil {
-		command.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return cli.Exit(cli.ExitUsage, fmt.Errorf("%w\nUsage: %s", err, c.UseLine()))
-			}
-			return nil
-		}
-	}
-	if command.RunE == nil && command.HasSubCommands() && command.HasParent() {
-		command.RunE = func(c *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return cli.Exit(cli.ExitUsage, fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath()))
-			}
-			return c.Help()
-		}
-	}
-}
-
-// connect makes a client of the mesh that --context and the contexts file say.
+// connectTo makes a client of the mesh that --context and the contexts file say.
 func connectTo(command *cobra.Command) (*cli.Client, error) {
 	path, err := cli.ConfigPath()
 	if err != nil {

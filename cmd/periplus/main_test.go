@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 	"github.com/periplus-mesh/periplus/internal/up"
 )
@@ -54,10 +55,10 @@ func TestWrongUsageExits64(t *testing.T) {
 	for _, args := range [][]string{
 		{"cluster", "register"}, {"cluster", "fly"}, {"up", "--nonsense"}, {"explain"}, {"up", "--clusters", "99"},
 		{"cluster", "register", "x", "--region", "r", "--network", "no-cidr", "--trust-domain", "x.mesh"},
-		{"policy", "apply", "-f", "-", "--dry-run=client"},
+		{"policy", "apply", "-f", "-", "--dry-run=client"}, {"cluster", "register", "x"},
 		{"proxy", "--name", "n", "--cluster", "c", "--network", "n", "--agent", "a", "--bind", "nowhere"},
 	} {
-		command := root()
+		command := process.Usage(root())
 		command.SetArgs(args)
 		command.SetOut(io.Discard)
 		command.SetErr(io.Discard)

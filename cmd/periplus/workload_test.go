@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
 func runWorkload(stdin string, args ...string) (string, error) {
-	command := root()
+	command := process.Usage(root())
 	var out bytes.Buffer
 	command.SetIn(strings.NewReader(stdin))
 	command.SetOut(&out)

@@ -115,6 +115,16 @@ func Printable(s string) string {
 	}, s)
 }
 
+// PrintableLines is Printable for messages of several lines; those after the first are indented, so that none of them
+// looks like a message of its own.
+func PrintableLines(s string) string {
+	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = Printable(strings.ReplaceAll(line, "\t", "  "))
+	}
+	return strings.Join(lines, "\n  ")
+}
+
 // Age is a duration as kubectl prints it: two units at most, "<none>" for none.
 func Age(d time.Duration) string {
 	switch {
