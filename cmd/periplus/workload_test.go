@@ -57,7 +57,7 @@ func TestWorkloadRefuses(t *testing.T) {
 		code int
 		want string
 	}{
-		"no etcd":        {[]string{"register", "vm-7", "--cluster", "dc-1"}, 1, `"etcd" not set`},
+		"no etcd":        {[]string{"register", "vm-7", "--cluster", "dc-1"}, cli.ExitUsage, `"etcd" not set`},
 		"no name":        {append([]string{"register"}, always...), cli.ExitUsage, "NAME or --file"},
 		"service":        {append(good, "--service", "catalog"), cli.ExitUsage, "want NAME.NAMESPACE"},
 		"address":        {append(good, "--address", "vm-7.local"), cli.ExitUsage, "--address"},
