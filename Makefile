@@ -5,8 +5,8 @@ FUZZTIME ?= 30s
 
 SHELL := /bin/bash
 
-# The tests with real components and processes; they run one after the other, without the race detector. Those that need
-# what takes longest to build come last.
+# The tests with real components and processes, without the race detector; two at a time, for each has addresses of its
+# own and mostly waits. Those that need what takes longest to build come last.
 REAL := harness kube etcd oracle grpc prometheus realdeps spire envoy
 
 .PHONY: build test unit e2e browser-deps realdeps real real-tests fuzz bench generate lint clean
@@ -36,7 +36,7 @@ real: realdeps real-tests ## the mesh with real components; what cannot be had i
 
 real-tests: # a test whose component is still being built waits for it
 	$(GO) build -o .cache/bin/ ./cmd/...
-	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -p 1 -timeout 25m -v $(REAL:%=./integration/%/...) | tee .cache/real.log
+	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -p 2 -timeout 25m -v $(REAL:%=./integration/%/...) | tee .cache/real.log
 	@echo "skipped with real components: $$(grep -c -- '--- SKIP' .cache/real.log)"; grep -A1 -- '--- SKIP' .cache/real.log || true
 
 browser-deps: ## Debian's Chromium, for the test of the dashboard; where it cannot be had that test says so and is skipped
