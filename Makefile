@@ -6,7 +6,8 @@ FUZZTIME ?= 30s
 SHELL := /bin/bash
 
 # The tests with real components and processes, without the race detector; two at a time, for each has addresses of its
-# own and mostly waits. Those that need what takes longest to build come last.
+# own and mostly waits. Those that need what takes longest to build come last. Never from the cache of test results (-count 1):
+# it does not see the programs that they start.
 REAL := harness kube etcd oracle grpc prometheus realdeps spire envoy
 
 .PHONY: build test unit e2e browser-deps realdeps real real-tests fuzz bench generate lint clean
@@ -27,7 +28,7 @@ unit: ## all but the tests with real processes, with the race detector
 	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration/(e2e|$(subst $() ,|,$(REAL)))(/|$$)')
 
 e2e: browser-deps ## the mesh of 'periplus up', real processes, under load
-	$(GO) test -timeout 25m -v ./integration/e2e/...
+	$(GO) test -count 1 -timeout 25m -v ./integration/e2e/...
 
 realdeps: ## the real API server, kubectl, SPIRE, etcd, Envoy and Prometheus, once, into .cache/realdeps
 	$(GO) run ./integration/realdeps/get
@@ -36,7 +37,7 @@ real: realdeps real-tests ## the mesh with real components; what cannot be had i
 
 real-tests: # a test whose component is still being built waits for it
 	$(GO) build -o .cache/bin/ ./cmd/...
-	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -p 2 -timeout 25m -v $(REAL:%=./integration/%/...) | tee .cache/real.log
+	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -count 1 -p 2 -timeout 25m -v $(REAL:%=./integration/%/...) | tee .cache/real.log
 	@echo "skipped with real components: $$(grep -c -- '--- SKIP' .cache/real.log)"; grep -A1 -- '--- SKIP' .cache/real.log || true
 
 browser-deps: ## Debian's Chromium, for the test of the dashboard; where it cannot be had that test says so and is skipped
