@@ -6,12 +6,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
@@ -85,11 +87,20 @@ func workloadIdentity(t *testing.T, serverSocket, workloadSocket, id string) tru
 	return source
 }
 
-// ownIdentity is workloadIdentity in a cluster of the running mesh.
+// ownIdentity is workloadIdentity in a cluster of the running mesh. It waits until the agent has found the new entry and
+// made it federate with the control plane and the other clusters, which it looks for every few seconds.
 func ownIdentity(t *testing.T, cluster, path string) trust.Source {
 	t.Helper()
 	dir := filepath.Join(running.plan.Dir, "authority", cluster)
-	return workloadIdentity(t, "unix://"+filepath.Join(dir, "server.sock"), "unix://"+filepath.Join(dir, "workload.sock"), "spiffe://"+cluster+".mesh"+path)
+	source := workloadIdentity(t, "unix://"+filepath.Join(dir, "server.sock"), "unix://"+filepath.Join(dir, "workload.sock"), "spiffe://"+cluster+".mesh"+path)
+	within(t, 20*time.Second, "federation of the new entry", func() error {
+		material, _ := source.Get()
+		if domains, want := len(material.Bundles), len(running.plan.Clusters)+1; domains < want {
+			return fmt.Errorf("trusts %d domains, want %d", domains, want)
+		}
+		return nil
+	})
+	return source
 }
 
 // connectAs opens a gRPC connection with the identity of source, from a loopback address of the caller's choice.
