@@ -80,6 +80,30 @@ func TestEndpointKilled(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		noneFailed(t, l.stop())
 	})
+	t.Run("with the default retries and many requests in flight", func(t *testing.T) {
+		running.settle()
+		l := startLoad(t, running.outbound(visitorA), "catalog.shop")
+		time.Sleep(time.Second)
+		running.act(t, "pause", "catalog-eu-west-a") // what a busy machine does to it, too
+		time.Sleep(300 * time.Millisecond)
+		running.act(t, "kill", "catalog-eu-west-a")
+		time.Sleep(3 * time.Second)
+		results := l.stop()
+		noneFailed(t, results)
+		if slow := slower(results, 100*time.Millisecond); slow < 20 {
+			t.Errorf("%d requests were in flight on the endpoint when it was killed: too few to show anything", slow)
+		}
+	})
+}
+
+// slower counts the results that took longer.
+func slower(results []result, than time.Duration) (n int) {
+	for _, r := range results {
+		if r.done.Sub(r.sent) > than {
+			n++
+		}
+	}
+	return n
 }
 
 func TestAllLocalEndpointsKilled(t *testing.T) {

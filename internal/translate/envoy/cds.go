@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"math"
 	"strconv"
 	"time"
 
@@ -105,22 +106,38 @@ func setAlgorithm(c *clusterv3.Cluster, b *mesh.LoadBalancer) {
 	}
 }
 
-// circuitBreakers has the limits that are set; what is not set is Envoy's default. Retries have a budget instead of
-// Envoy's fixed 3, unless a number is set, so that they follow the load and cannot multiply it.
+// Retries have a budget instead of Envoy's fixed 3, unless a number is set, so that they follow the load and cannot
+// multiply it. All requests in flight on an endpoint that dies are tried again at once: the minimum is what one client
+// may have in flight there without any of them failing.
+const (
+	retryBudgetPercent  = 20
+	minRetryConcurrency = 100
+)
+
+// circuitBreakers has the limits that are set; what is not set is not limited, as DestinationRule says (Envoy's
+// defaults are 1024).
 func circuitBreakers(pool mesh.ConnectionPool) *clusterv3.CircuitBreakers {
 	limits := &clusterv3.CircuitBreakers_Thresholds{
-		MaxConnections:     positive(pool.MaxConnections),
-		MaxPendingRequests: positive(pool.MaxPendingRequests),
-		MaxRequests:        positive(pool.MaxRequests),
+		MaxConnections:     limit(pool.MaxConnections),
+		MaxPendingRequests: limit(pool.MaxPendingRequests),
+		MaxRequests:        limit(pool.MaxRequests),
 		MaxRetries:         positive(pool.MaxRetries),
 	}
 	if pool.MaxRetries == 0 {
 		limits.RetryBudget = &clusterv3.CircuitBreakers_Thresholds_RetryBudget{
-			BudgetPercent:       &typev3.Percent{Value: 20},
-			MinRetryConcurrency: wrapperspb.UInt32(10),
+			BudgetPercent:       &typev3.Percent{Value: retryBudgetPercent},
+			MinRetryConcurrency: wrapperspb.UInt32(minRetryConcurrency),
 		}
 	}
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{limits}}
+}
+
+// limit is no limit for 0.
+func limit(n uint32) *wrapperspb.UInt32Value {
+	if n == 0 {
+		n = math.MaxUint32
+	}
+	return wrapperspb.UInt32(n)
 }
 
 // positive is nil for 0: Envoy's default.

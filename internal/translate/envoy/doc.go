@@ -14,6 +14,6 @@
 //     and OPTIONS are also retried on reset, so that an endpoint that is killed fails none of them. Hence a route with
 //     default retries is two entries.
 //   - healthy_panic_threshold is always sent: 0, or minHealthPercent.
-//   - Retries have a budget of 20 % of the requests instead of a fixed number, unless a number is set.
+//   - Retries have a budget, 20 % of the requests or 100, instead of no limit, unless maxRetries is set.
 //   - TCP without interception has one listener a port number.
 package envoy
