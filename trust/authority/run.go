@@ -5,13 +5,13 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
-	bundlev1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/bundle/v1"
-	entryv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/entry/v1"
-	localauthorityv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/localauthority/v1"
-	trustdomainv1 "github.com/spiffe/spire-api-sdk/proto/spire/api/server/trustdomain/v1"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+
+	"github.com/periplus-mesh/periplus/trust/authority/ca"
+	"github.com/periplus-mesh/periplus/trust/authority/serverapi"
+	"github.com/periplus-mesh/periplus/trust/authority/workloadapi"
 )
 
 // Run serves until ctx ends, then closes every stream and returns nil. It fails at once on a configuration,
@@ -32,13 +32,12 @@ func run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer unlock()
-	metrics := newMetrics(c.Metrics)
-	k, err := openKeeper(c, metrics)
-	if err != nil {
-		return err
+	var metrics prometheus.Registerer
+	if c.Metrics != nil {
+		metrics = c.Metrics
 	}
-	r := rotation{keeper: k, life: c.CATTL, log: c.Log}
-	if err := r.step(); err != nil { // there is a root before anybody can ask for one
+	authority, err := ca.Open(ca.Config{TrustDomain: c.TrustDomain, Dir: c.DataDir, Life: c.CATTL, Log: c.Log, Metrics: metrics})
+	if err != nil {
 		return err
 	}
 	admin, err := listen(c.ServerSocket, 0o600)
@@ -52,26 +51,14 @@ func run(ctx context.Context, c Config) error {
 	}
 	defer workloads.Close()
 	c.Log.Info("authority serves", "trust_domain", c.TrustDomain.Name(), "server_socket", c.ServerSocket, "workload_socket", c.WorkloadSocket)
+	administration := grpc.NewServer(grpc.WaitForHandlers(true))
+	serverapi.Register(administration, authority, c.Log)
+	identities := workloadapi.Server(workloadapi.Config{Authority: authority, Life: c.SVIDTTL, Log: c.Log, Metrics: metrics})
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return r.run(ctx) })
-	g.Go(func() error { return serve(ctx, admin, adminServer(c, k)) })
-	g.Go(func() error { return serve(ctx, workloads, workloadServer(c, k, metrics)) })
+	g.Go(func() error { return authority.Run(ctx) })
+	g.Go(func() error { return serve(ctx, admin, administration) })
+	g.Go(func() error { return serve(ctx, workloads, identities) })
 	return g.Wait()
-}
-
-func adminServer(c Config, k *keeper) *grpc.Server {
-	server := grpc.NewServer(grpc.WaitForHandlers(true))
-	entryv1.RegisterEntryServer(server, &entryAPI{keeper: k})
-	bundlev1.RegisterBundleServer(server, &bundleAPI{keeper: k})
-	trustdomainv1.RegisterTrustDomainServer(server, &trustDomainAPI{keeper: k})
-	localauthorityv1.RegisterLocalAuthorityServer(server, &localAuthorityAPI{keeper: k, life: c.CATTL})
-	return server
-}
-
-func workloadServer(c Config, k *keeper, m *metrics) *grpc.Server {
-	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.Creds(peerCredentials{}))
-	workload.RegisterSpiffeWorkloadAPIServer(server, &workloadAPI{keeper: k, life: c.SVIDTTL, log: c.Log, metrics: m})
-	return server
 }
 
 // serve ends with ctx. It does not wait for clients: Workload API streams have no end of their own.

@@ -1,4 +1,4 @@
-package authority
+package ca
 
 import (
 	"crypto"
@@ -18,37 +18,40 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 )
 
-// root is one self-signed authority. Immutable.
-type root struct {
+// Root is one self-signed authority. Immutable.
+type Root struct {
 	certificate *x509.Certificate
 	key         crypto.Signer
-	phase       phase
+	phase       Phase
 	tainted     bool // SVIDs that it signed are renewed at once
 }
 
-// id is the authority ID of the localauthority API: the subject key identifier.
-func (r *root) id() string { return hex.EncodeToString(r.certificate.SubjectKeyId) }
+// ID is the authority ID of the localauthority API: the subject key identifier, in hexadecimal digits.
+func (r *Root) ID() string { return hex.EncodeToString(r.certificate.SubjectKeyId) }
 
-func (r *root) in(p phase) *root {
+// Phase is where r is in its life.
+func (r *Root) Phase() Phase { return r.phase }
+
+// Tainted tells whether SVIDs that r signed are to be renewed at once.
+func (r *Root) Tainted() bool { return r.tainted }
+
+// NotAfter is when r expires.
+func (r *Root) NotAfter() time.Time { return r.certificate.NotAfter }
+
+func (r *Root) in(p Phase) *Root {
 	changed := *r
 	changed.phase = p
 	return &changed
 }
 
-func (r *root) taint() *root {
-	changed := *r
-	changed.tainted = true
-	return &changed
-}
-
 // left is when the share of the root's life that is left falls to 1/part.
-func (r *root) left(part int64) time.Time {
+func (r *Root) left(part int64) time.Time {
 	c := r.certificate
 	return c.NotAfter.Add(-c.NotAfter.Sub(c.NotBefore) / time.Duration(part))
 }
 
 // newRoot makes a root for the domain (X509-SVID, section 3.1 and 4.3: a signing certificate's ID has no path).
-func newRoot(domain spiffeid.TrustDomain, now time.Time, life time.Duration) (*root, error) {
+func newRoot(domain spiffeid.TrustDomain, now time.Time, life time.Duration) (*Root, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("root key: %w", err)
@@ -73,14 +76,14 @@ func newRoot(domain spiffeid.TrustDomain, now time.Time, life time.Duration) (*r
 	if err != nil {
 		return nil, fmt.Errorf("root: %w", err)
 	}
-	return &root{certificate: certificate, key: key, phase: prepared}, nil
+	return &Root{certificate: certificate, key: key, phase: Prepared}, nil
 }
 
 // keyID hashes the public key as SubjectPublicKeyInfo, cut to 20 bytes (RFC 7093, section 2, method 1).
 func keyID(public *ecdsa.PublicKey) []byte {
 	der, err := x509.MarshalPKIXPublicKey(public)
 	if err != nil {
-		panic(fmt.Sprintf("authority: public key of our own: %v", err))
+		panic(fmt.Sprintf("ca: public key of our own: %v", err))
 	}
 	sum := sha256.Sum256(der)
 	return sum[:20]
@@ -100,55 +103,55 @@ func serial() (*big.Int, error) {
 	return n.Add(n, big.NewInt(1)), nil
 }
 
-// svid is an issued identity, ready for the Workload API.
-type svid struct {
-	id       string
-	leaf     []byte // DER
-	key      []byte // PKCS#8 DER
-	signer   string // root.id
-	revision int64  // of the entry
-	renewAt  time.Time
-	hint     string
+// Order is what an SVID is to say.
+type Order struct {
+	ID   spiffeid.ID
+	DNS  []string
+	Life time.Duration
 }
 
-// order is what an SVID is to say.
-type order struct {
-	id   spiffeid.ID
-	dns  []string
-	life time.Duration
+// SVID is an issued identity as the Workload API carries it.
+type SVID struct {
+	Leaf     []byte // DER
+	Key      []byte // PKCS#8 DER; made for this SVID
+	NotAfter time.Time
 }
 
-var errExpired = errors.New("the active root has expired")
+// ErrExpired is the error when there is no root that can sign.
+var ErrExpired = errors.New("the active root has expired")
 
-// issue signs a leaf with a fresh key. It never outlives the root.
-func (r *root) issue(o order, now time.Time) (leaf, key []byte, notAfter time.Time, err error) {
-	notAfter = roundUp(now.Add(o.life))
+// Issue signs a leaf with a fresh key, valid from a little before now. It never outlives the root; a root that has
+// expired issues nothing (ErrExpired).
+func (r *Root) Issue(o Order, now time.Time) (*SVID, error) {
+	notAfter := roundUp(now.Add(o.Life))
 	if notAfter.After(r.certificate.NotAfter) {
 		notAfter = r.certificate.NotAfter
 	}
 	if !now.Before(notAfter) {
-		return nil, nil, notAfter, errExpired
+		return nil, ErrExpired
 	}
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, nil, notAfter, fmt.Errorf("SVID key: %w", err)
+		return nil, fmt.Errorf("SVID key: %w", err)
 	}
-	if key, err = x509.MarshalPKCS8PrivateKey(private); err != nil {
-		return nil, nil, notAfter, fmt.Errorf("SVID key: %w", err)
+	key, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, fmt.Errorf("SVID key: %w", err)
 	}
 	number, err := serial()
 	if err != nil {
-		return nil, nil, notAfter, err
+		return nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: number, Subject: pkix.Name{Organization: []string{"Periplus"}},
-		NotBefore: now.Add(-backdate(o.life)), NotAfter: notAfter, BasicConstraintsValid: true,
+		NotBefore: now.Add(-backdate(o.Life)), NotAfter: notAfter, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		URIs:        []*url.URL{o.id.URL()}, DNSNames: o.dns,
+		URIs:        []*url.URL{o.ID.URL()}, DNSNames: o.DNS,
 	}
-	if leaf, err = x509.CreateCertificate(rand.Reader, template, r.certificate, private.Public(), r.key); err != nil {
-		return nil, nil, notAfter, fmt.Errorf("SVID %q: %w", o.id, err)
+	leaf, err := x509.CreateCertificate(rand.Reader, template, r.certificate, private.Public(), r.key)
+	if err != nil {
+		return nil, fmt.Errorf("SVID %q: %w", o.ID, err)
 	}
-	return leaf, key, notAfter, nil
+	return &SVID{Leaf: leaf, Key: key, NotAfter: notAfter}, nil
 }

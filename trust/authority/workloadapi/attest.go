@@ -1,9 +1,11 @@
-package authority
+package workloadapi
 
 import (
 	"strconv"
 
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+
+	"github.com/periplus-mesh/periplus/trust/authority/ca"
 )
 
 // selectors are what holds for the process, in the words of SPIRE's unix workload attestor.
@@ -20,9 +22,9 @@ func (p process) selectors() map[string]bool {
 
 // entitled returns the entries whose selectors all hold, in the order of their IDs: the first is the default
 // identity, so the order must not change by itself.
-func (s *state) entitled(held map[string]bool) []*types.Entry {
+func entitled(s *ca.State, held map[string]bool) []*types.Entry {
 	var matching []*types.Entry
-	for _, e := range s.ordered() {
+	for _, e := range s.Ordered() {
 		if matches(e, held) {
 			matching = append(matching, e)
 		}

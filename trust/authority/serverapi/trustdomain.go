@@ -1,4 +1,4 @@
-package authority
+package serverapi
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/periplus-mesh/periplus/trust/authority/ca"
 )
 
 // trustDomainAPI is SPIRE's trustdomain/v1: where the bundle of a foreign domain is to be fetched. The
@@ -16,13 +18,13 @@ import (
 // are SPIRE's, which says Internal where others would say AlreadyExists or NotFound.
 type trustDomainAPI struct {
 	api.UnimplementedTrustDomainServer
-	keeper *keeper
+	server
 }
 
-func showRelationship(s *state, r *types.FederationRelationship, mask *types.FederationRelationshipMask) *types.FederationRelationship {
+func showRelationship(s *ca.State, r *types.FederationRelationship, mask *types.FederationRelationshipMask) *types.FederationRelationship {
 	full := &types.FederationRelationship{
 		TrustDomain: r.TrustDomain, BundleEndpointUrl: r.BundleEndpointUrl,
-		BundleEndpointProfile: r.BundleEndpointProfile, TrustDomainBundle: s.bundles[r.TrustDomain],
+		BundleEndpointProfile: r.BundleEndpointProfile, TrustDomainBundle: s.Bundles[r.TrustDomain],
 	}
 	shown := &types.FederationRelationship{TrustDomain: r.TrustDomain}
 	copyMasked(shown, full, mask)
@@ -30,22 +32,22 @@ func showRelationship(s *state, r *types.FederationRelationship, mask *types.Fed
 }
 
 func (a *trustDomainAPI) ListFederationRelationships(_ context.Context, q *api.ListFederationRelationshipsRequest) (*api.ListFederationRelationshipsResponse, error) {
-	s := a.keeper.latest.Latest()
-	page, next := pageOf(names(s.relationships), q.PageToken, q.PageSize)
+	s := a.authority.Latest()
+	page, next := pageOf(names(s.Relationships), q.PageToken, q.PageSize)
 	answer := &api.ListFederationRelationshipsResponse{NextPageToken: next}
 	for _, name := range page {
-		answer.FederationRelationships = append(answer.FederationRelationships, showRelationship(s, s.relationships[name], q.OutputMask))
+		answer.FederationRelationships = append(answer.FederationRelationships, showRelationship(s, s.Relationships[name], q.OutputMask))
 	}
 	return answer, nil
 }
 
 func (a *trustDomainAPI) GetFederationRelationship(_ context.Context, q *api.GetFederationRelationshipRequest) (*types.FederationRelationship, error) {
-	name, err := a.keeper.foreign(q.TrustDomain)
+	name, err := a.foreign(q.TrustDomain)
 	if err != nil {
 		return nil, err
 	}
-	s := a.keeper.latest.Latest()
-	r := s.relationships[name]
+	s := a.authority.Latest()
+	r := s.Relationships[name]
 	if r == nil {
 		return nil, status.Errorf(codes.NotFound, "federation relationship with %q not found", name)
 	}
@@ -54,7 +56,7 @@ func (a *trustDomainAPI) GetFederationRelationship(_ context.Context, q *api.Get
 
 func (a *trustDomainAPI) BatchCreateFederationRelationship(_ context.Context, q *api.BatchCreateFederationRelationshipRequest) (*api.BatchCreateFederationRelationshipResponse, error) {
 	answer := &api.BatchCreateFederationRelationshipResponse{}
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for _, r := range q.FederationRelationships {
 			made, err := a.create(s, r)
 			one := &api.BatchCreateFederationRelationshipResponse_Result{Status: result(err)}
@@ -71,12 +73,12 @@ func (a *trustDomainAPI) BatchCreateFederationRelationship(_ context.Context, q 
 	return answer, asStatus(err)
 }
 
-func (a *trustDomainAPI) create(s *state, r *types.FederationRelationship) (*types.FederationRelationship, error) {
-	name, err := a.keeper.foreign(r.GetTrustDomain())
+func (a *trustDomainAPI) create(s *ca.State, r *types.FederationRelationship) (*types.FederationRelationship, error) {
+	name, err := a.foreign(r.GetTrustDomain())
 	if err != nil {
 		return nil, err
 	}
-	if s.relationships[name] != nil {
+	if s.Relationships[name] != nil {
 		return nil, status.Errorf(codes.Internal, "federation relationship with %q exists already", name)
 	}
 	made := &types.FederationRelationship{TrustDomain: name}
@@ -85,7 +87,7 @@ func (a *trustDomainAPI) create(s *state, r *types.FederationRelationship) (*typ
 
 func (a *trustDomainAPI) BatchUpdateFederationRelationship(_ context.Context, q *api.BatchUpdateFederationRelationshipRequest) (*api.BatchUpdateFederationRelationshipResponse, error) {
 	answer := &api.BatchUpdateFederationRelationshipResponse{}
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for _, r := range q.FederationRelationships {
 			changed, err := a.change(s, r, q.InputMask)
 			one := &api.BatchUpdateFederationRelationshipResponse_Result{Status: result(err)}
@@ -99,12 +101,12 @@ func (a *trustDomainAPI) BatchUpdateFederationRelationship(_ context.Context, q 
 	return answer, asStatus(err)
 }
 
-func (a *trustDomainAPI) change(s *state, r *types.FederationRelationship, mask *types.FederationRelationshipMask) (*types.FederationRelationship, error) {
-	name, err := a.keeper.foreign(r.GetTrustDomain())
+func (a *trustDomainAPI) change(s *ca.State, r *types.FederationRelationship, mask *types.FederationRelationshipMask) (*types.FederationRelationship, error) {
+	name, err := a.foreign(r.GetTrustDomain())
 	if err != nil {
 		return nil, err
 	}
-	now := s.relationships[name]
+	now := s.Relationships[name]
 	if now == nil {
 		return nil, status.Errorf(codes.Internal, "federation relationship with %q not found", name)
 	}
@@ -115,7 +117,7 @@ func (a *trustDomainAPI) change(s *state, r *types.FederationRelationship, mask 
 
 // put completes into with what the mask names of given, and stores it if it is right; so too the bundle that
 // came with it.
-func (a *trustDomainAPI) put(s *state, into, given *types.FederationRelationship, mask *types.FederationRelationshipMask) error {
+func (a *trustDomainAPI) put(s *ca.State, into, given *types.FederationRelationship, mask *types.FederationRelationshipMask) error {
 	copyMasked(into, given, mask)
 	bundle := into.TrustDomainBundle
 	into.TrustDomainBundle = nil
@@ -123,17 +125,17 @@ func (a *trustDomainAPI) put(s *state, into, given *types.FederationRelationship
 		return err
 	}
 	if bundle != nil {
-		checked, err := a.keeper.checkBundle(bundle)
+		checked, err := a.checkBundle(bundle)
 		if err != nil {
 			return err
 		}
 		if checked.TrustDomain != into.TrustDomain {
 			return status.Errorf(codes.InvalidArgument, "bundle is of %q, the relationship with %q", checked.TrustDomain, into.TrustDomain)
 		}
-		s.bundles[into.TrustDomain] = checked
+		s.Bundles[into.TrustDomain] = checked
 	}
-	s.relationships[into.TrustDomain] = into
-	a.keeper.log.Info("federation relationship set", "trust_domain", into.TrustDomain, "url", into.BundleEndpointUrl)
+	s.Relationships[into.TrustDomain] = into
+	a.log.Info("federation relationship set", "trust_domain", into.TrustDomain, "url", into.BundleEndpointUrl)
 	return nil
 }
 
@@ -157,14 +159,14 @@ func checkEndpoint(r *types.FederationRelationship) error {
 
 func (a *trustDomainAPI) BatchDeleteFederationRelationship(_ context.Context, q *api.BatchDeleteFederationRelationshipRequest) (*api.BatchDeleteFederationRelationshipResponse, error) {
 	answer := &api.BatchDeleteFederationRelationshipResponse{}
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for _, given := range q.TrustDomains {
-			name, err := a.keeper.foreign(given)
-			if err == nil && s.relationships[name] == nil {
+			name, err := a.foreign(given)
+			if err == nil && s.Relationships[name] == nil {
 				err = status.Errorf(codes.NotFound, "federation relationship with %q not found", name)
 			}
 			if err == nil {
-				delete(s.relationships, name)
+				delete(s.Relationships, name)
 			}
 			answer.Results = append(answer.Results, &api.BatchDeleteFederationRelationshipResponse_Result{Status: result(err), TrustDomain: given})
 		}

@@ -1,8 +1,7 @@
-package authority
+package ca
 
 import (
 	"context"
-	"log/slog"
 	"time"
 )
 
@@ -14,21 +13,15 @@ const (
 	activateAt = 6
 )
 
-// rotation renews roots on schedule.
-type rotation struct {
-	keeper *keeper
-	life   time.Duration // of a root
-	log    *slog.Logger
-}
-
-func (r rotation) run(ctx context.Context) error {
+// Run renews roots on schedule until ctx is done; then it returns nil.
+func (a *Authority) Run(ctx context.Context) error {
 	for {
-		s, next := r.keeper.latest.Get()
+		s, next := a.latest.Get()
 		timer := time.NewTimer(time.Until(s.nextStep()))
 		select {
 		case <-timer.C:
-			if err := r.step(); err != nil {
-				r.log.Error("root rotation: trying again", "err", err)
+			if err := a.step(); err != nil {
+				a.config.Log.Error("root rotation: trying again", "err", err)
 				if !pause(ctx, time.Second) {
 					return nil
 				}
@@ -52,34 +45,34 @@ func pause(ctx context.Context, d time.Duration) bool {
 }
 
 // step does what is due now, if anything.
-func (r rotation) step() error {
+func (a *Authority) step() error {
 	now := time.Now()
-	if s := r.keeper.latest.Latest(); s.in(active) != nil && now.Before(s.nextStep()) {
+	if s := a.Latest(); s.In(Active) != nil && now.Before(s.nextStep()) {
 		return nil
 	}
-	fresh, err := newRoot(r.keeper.domain, now, r.life)
+	fresh, err := a.newRoot(now)
 	if err != nil {
 		return err
 	}
-	return r.keeper.update(func(s *state) error {
+	return a.Update(func(s *State) error {
 		s.advance(now, fresh)
-		r.log.Info("roots rotated", "roots", len(s.roots), "active", s.in(active).id(), "expires", s.in(active).certificate.NotAfter)
+		a.config.Log.Info("roots rotated", "roots", len(s.roots), "active", s.In(Active).ID(), "expires", s.In(Active).NotAfter())
 		return nil
 	})
 }
 
 // nextStep is when advance has something to do.
-func (s *state) nextStep() time.Time {
-	signing := s.in(active)
+func (s *State) nextStep() time.Time {
+	signing := s.In(Active)
 	if signing == nil {
 		return time.Time{}
 	}
 	next := signing.left(prepareAt)
-	if successor := s.in(prepared); successor != nil {
+	if successor := s.In(Prepared); successor != nil {
 		next = handover(signing, successor)
 	}
 	for _, r := range s.roots {
-		if end := r.certificate.NotAfter; r.phase == old && end.Before(next) {
+		if end := r.certificate.NotAfter; r.phase == Old && end.Before(next) {
 			next = end
 		}
 	}
@@ -87,22 +80,22 @@ func (s *state) nextStep() time.Time {
 }
 
 // advance does all that is due at now; fresh is used if a new root is needed.
-func (s *state) advance(now time.Time, fresh *root) {
-	expired := func(r *root) bool { return !now.Before(r.certificate.NotAfter) }
+func (s *State) advance(now time.Time, fresh *Root) {
+	expired := func(r *Root) bool { return !now.Before(r.certificate.NotAfter) }
 	s.remove(expired)
-	signing := s.in(active)
-	if s.in(prepared) == nil && (signing == nil || !now.Before(signing.left(prepareAt))) {
-		s.prepare(fresh)
+	signing := s.In(Active)
+	if s.In(Prepared) == nil && (signing == nil || !now.Before(signing.left(prepareAt))) {
+		s.Prepare(fresh)
 	}
 	// Without an active root (first start, or a stop longer than a root's life) the prepared one must sign at once.
-	if next := s.in(prepared); next != nil && (signing == nil || !now.Before(handover(signing, next))) {
-		_ = s.activate() // cannot fail: there is a prepared one
+	if next := s.In(Prepared); next != nil && (signing == nil || !now.Before(handover(signing, next))) {
+		_ = s.Activate() // cannot fail: there is a prepared one
 	}
 }
 
 // handover is when next signs instead of signing: on schedule, but if it was published late, not before it was
 // known for half of the time that is left.
-func handover(signing, next *root) time.Time {
+func handover(signing, next *Root) time.Time {
 	planned, published := signing.left(activateAt), next.certificate.NotBefore
 	if half := published.Add(signing.certificate.NotAfter.Sub(published) / 2); half.After(planned) {
 		return half

@@ -1,4 +1,4 @@
-package authority
+package serverapi
 
 import (
 	"context"
@@ -9,17 +9,18 @@ import (
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/periplus-mesh/periplus/trust/authority/ca"
 )
 
 // bundleAPI is SPIRE's bundle/v1: the own bundle to read, foreign ones to set.
 type bundleAPI struct {
 	api.UnimplementedBundleServer
-	keeper *keeper
+	server
 }
 
 func (a *bundleAPI) GetBundle(_ context.Context, q *api.GetBundleRequest) (*types.Bundle, error) {
-	s := a.keeper.latest.Latest()
-	return showBundle(s.bundle(a.keeper.domain.Name(), a.keeper.hint), q.OutputMask), nil
+	return showBundle(a.authority.Bundle(a.authority.Latest()), q.OutputMask), nil
 }
 
 func showBundle(b *types.Bundle, mask *types.BundleMask) *types.Bundle {
@@ -29,25 +30,25 @@ func showBundle(b *types.Bundle, mask *types.BundleMask) *types.Bundle {
 }
 
 func (a *bundleAPI) CountBundles(context.Context, *api.CountBundlesRequest) (*api.CountBundlesResponse, error) {
-	return &api.CountBundlesResponse{Count: int32(1 + len(a.keeper.latest.Latest().bundles))}, nil
+	return &api.CountBundlesResponse{Count: int32(1 + len(a.authority.Latest().Bundles))}, nil
 }
 
 func (a *bundleAPI) ListFederatedBundles(_ context.Context, q *api.ListFederatedBundlesRequest) (*api.ListFederatedBundlesResponse, error) {
-	s := a.keeper.latest.Latest()
-	page, next := pageOf(names(s.bundles), q.PageToken, q.PageSize)
+	s := a.authority.Latest()
+	page, next := pageOf(names(s.Bundles), q.PageToken, q.PageSize)
 	answer := &api.ListFederatedBundlesResponse{NextPageToken: next}
 	for _, name := range page {
-		answer.Bundles = append(answer.Bundles, showBundle(s.bundles[name], q.OutputMask))
+		answer.Bundles = append(answer.Bundles, showBundle(s.Bundles[name], q.OutputMask))
 	}
 	return answer, nil
 }
 
 func (a *bundleAPI) GetFederatedBundle(_ context.Context, q *api.GetFederatedBundleRequest) (*types.Bundle, error) {
-	name, err := a.keeper.foreign(q.TrustDomain)
+	name, err := a.foreign(q.TrustDomain)
 	if err != nil {
 		return nil, err
 	}
-	b := a.keeper.latest.Latest().bundles[name]
+	b := a.authority.Latest().Bundles[name]
 	if b == nil {
 		return nil, status.Errorf(codes.NotFound, "bundle of %q not found", name)
 	}
@@ -55,20 +56,20 @@ func (a *bundleAPI) GetFederatedBundle(_ context.Context, q *api.GetFederatedBun
 }
 
 // foreign parses the name of a trust domain that is not the own one.
-func (k *keeper) foreign(name string) (string, error) {
+func (a *server) foreign(name string) (string, error) {
 	domain, err := spiffeid.TrustDomainFromString(name)
 	if err != nil {
 		return "", status.Errorf(codes.InvalidArgument, "trust domain %q is not valid: %v", name, err)
 	}
-	if domain == k.domain {
+	if domain == a.authority.TrustDomain() {
 		return "", status.Errorf(codes.InvalidArgument, "%q is this server's own trust domain", name)
 	}
 	return domain.Name(), nil
 }
 
 // checkBundle returns the bundle with its name in normal form.
-func (k *keeper) checkBundle(b *types.Bundle) (*types.Bundle, error) {
-	name, err := k.foreign(b.GetTrustDomain())
+func (a *server) checkBundle(b *types.Bundle) (*types.Bundle, error) {
+	name, err := a.foreign(b.GetTrustDomain())
 	if err != nil {
 		return nil, err
 	}
@@ -82,43 +83,43 @@ func (k *keeper) checkBundle(b *types.Bundle) (*types.Bundle, error) {
 }
 
 // What a batch does with a bundle that exists, or does not.
-func createBundle(s *state, b *types.Bundle, _ *types.BundleMask) error {
-	if s.bundles[b.TrustDomain] != nil {
+func createBundle(s *ca.State, b *types.Bundle, _ *types.BundleMask) error {
+	if s.Bundles[b.TrustDomain] != nil {
 		return status.Errorf(codes.AlreadyExists, "bundle of %q exists already", b.TrustDomain)
 	}
-	s.bundles[b.TrustDomain] = b
+	s.Bundles[b.TrustDomain] = b
 	return nil
 }
 
-func updateBundle(s *state, b *types.Bundle, mask *types.BundleMask) error {
-	now := s.bundles[b.TrustDomain]
+func updateBundle(s *ca.State, b *types.Bundle, mask *types.BundleMask) error {
+	now := s.Bundles[b.TrustDomain]
 	if now == nil {
 		return status.Errorf(codes.NotFound, "bundle of %q not found", b.TrustDomain)
 	}
 	changed := showBundle(now, nil)
 	copyMasked(changed, b, mask)
-	s.bundles[b.TrustDomain] = changed
+	s.Bundles[b.TrustDomain] = changed
 	return nil
 }
 
-func setBundle(s *state, b *types.Bundle, _ *types.BundleMask) error {
-	s.bundles[b.TrustDomain] = b
+func setBundle(s *ca.State, b *types.Bundle, _ *types.BundleMask) error {
+	s.Bundles[b.TrustDomain] = b
 	return nil
 }
 
 // put does one action with each bundle; what cannot be done is told in that bundle's result.
-func (a *bundleAPI) put(action func(*state, *types.Bundle, *types.BundleMask) error, bundles []*types.Bundle, input, output *types.BundleMask) ([]*api.BatchSetFederatedBundleResponse_Result, error) {
+func (a *bundleAPI) put(action func(*ca.State, *types.Bundle, *types.BundleMask) error, bundles []*types.Bundle, input, output *types.BundleMask) ([]*api.BatchSetFederatedBundleResponse_Result, error) {
 	results := make([]*api.BatchSetFederatedBundleResponse_Result, len(bundles))
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for i, b := range bundles {
-			checked, err := a.keeper.checkBundle(b)
+			checked, err := a.checkBundle(b)
 			if err == nil {
 				err = action(s, checked, input)
 			}
 			results[i] = &api.BatchSetFederatedBundleResponse_Result{Status: result(err)}
 			if err == nil {
-				results[i].Bundle = showBundle(s.bundles[checked.TrustDomain], output)
-				a.keeper.log.Info("federated bundle set", "trust_domain", checked.TrustDomain, "sequence", checked.SequenceNumber)
+				results[i].Bundle = showBundle(s.Bundles[checked.TrustDomain], output)
+				a.log.Info("federated bundle set", "trust_domain", checked.TrustDomain, "sequence", checked.SequenceNumber)
 			}
 		}
 		return nil
@@ -151,15 +152,15 @@ func (a *bundleAPI) BatchUpdateFederatedBundle(_ context.Context, q *api.BatchUp
 
 func (a *bundleAPI) BatchDeleteFederatedBundle(_ context.Context, q *api.BatchDeleteFederatedBundleRequest) (*api.BatchDeleteFederatedBundleResponse, error) {
 	answer := &api.BatchDeleteFederatedBundleResponse{}
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for _, given := range q.TrustDomains {
-			name, err := a.keeper.foreign(given)
+			name, err := a.foreign(given)
 			if err == nil {
-				err = s.deleteBundle(name, q.Mode)
+				err = deleteBundle(s, name, q.Mode)
 			}
 			answer.Results = append(answer.Results, &api.BatchDeleteFederatedBundleResponse_Result{Status: result(err), TrustDomain: given})
 			if err == nil {
-				a.keeper.log.Info("federated bundle deleted", "trust_domain", name)
+				a.log.Info("federated bundle deleted", "trust_domain", name)
 			}
 		}
 		return nil
@@ -168,23 +169,23 @@ func (a *bundleAPI) BatchDeleteFederatedBundle(_ context.Context, q *api.BatchDe
 }
 
 // deleteBundle treats the entries that federate with the domain as mode says.
-func (s *state) deleteBundle(name string, mode api.BatchDeleteFederatedBundleRequest_Mode) error {
-	if s.bundles[name] == nil {
+func deleteBundle(s *ca.State, name string, mode api.BatchDeleteFederatedBundleRequest_Mode) error {
+	if s.Bundles[name] == nil {
 		return status.Errorf(codes.NotFound, "bundle of %q not found", name)
 	}
-	for _, e := range s.ordered() {
+	for _, e := range s.Ordered() {
 		if !federates(e, name) {
 			continue
 		}
 		switch mode {
 		case api.BatchDeleteFederatedBundleRequest_DELETE:
-			delete(s.entries, e.Id)
+			delete(s.Entries, e.Id)
 		case api.BatchDeleteFederatedBundleRequest_DISSOCIATE:
-			s.entries[e.Id] = dissociate(e, name)
+			s.Entries[e.Id] = dissociate(e, name)
 		default:
 			return status.Errorf(codes.FailedPrecondition, "cannot delete bundle of %q: entry %q federates with it", name, e.Id)
 		}
 	}
-	delete(s.bundles, name)
+	delete(s.Bundles, name)
 	return nil
 }

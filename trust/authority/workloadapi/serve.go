@@ -1,32 +1,49 @@
-package authority
+package workloadapi
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/proto/spiffe/workload"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/periplus-mesh/periplus/trust/authority/ca"
 )
 
-// workloadAPI is the SPIFFE Workload API's X.509 half; the rest answers Unimplemented.
+// Config of the API.
+type Config struct {
+	Authority *ca.Authority
+	// Life of an SVID whose entry names none.
+	Life    time.Duration
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // nil: none
+}
+
+// Server is a gRPC server of the API. Its connections must be unix sockets: others fail their handshake.
+func Server(c Config) *grpc.Server {
+	server := grpc.NewServer(grpc.WaitForHandlers(true), grpc.Creds(peerCredentials{}))
+	api := &workloadAPI{authority: c.Authority, life: c.Life, log: c.Log, metrics: newMetrics(c.Metrics)}
+	workload.RegisterSpiffeWorkloadAPIServer(server, api)
+	return server
+}
+
 type workloadAPI struct {
 	workload.UnimplementedSpiffeWorkloadAPIServer
-	keeper  *keeper
-	life    time.Duration // of an SVID whose entry names none
-	log     *slog.Logger
-	metrics *metrics
+	authority *ca.Authority
+	life      time.Duration // of an SVID whose entry names none
+	log       *slog.Logger
+	metrics   *metrics
 }
 
 // FetchX509SVID streams the caller's SVIDs, each with a key made here.
@@ -42,7 +59,7 @@ func (a *workloadAPI) FetchX509Bundles(_ *workload.X509BundlesRequest, stream wo
 
 // follow sends what make makes of each new state, and again when the time comes that it returns; equal answers
 // are sent once.
-func follow[R proto.Message](ctx context.Context, a *workloadAPI, make func(*state, []*types.Entry) (R, time.Time, error), send func(R) error) error {
+func follow[R proto.Message](ctx context.Context, a *workloadAPI, make func(*ca.State, []*types.Entry) (R, time.Time, error), send func(R) error) error {
 	p, err := caller(ctx)
 	if err != nil {
 		return err
@@ -52,8 +69,8 @@ func follow[R proto.Message](ctx context.Context, a *workloadAPI, make func(*sta
 	held := p.selectors()
 	var sent R
 	for {
-		s, next := a.keeper.latest.Get()
-		entries := s.entitled(held)
+		s, next := a.authority.Watch()
+		entries := entitled(s, held)
 		if len(entries) == 0 {
 			a.refuse(p)
 			return status.Errorf(codes.PermissionDenied, "no identity issued: no registration entry matches this process (%s)", p)
@@ -117,31 +134,42 @@ func (a *workloadAPI) refuse(p process) {
 	a.log.Warn("workload API: no entry matches", "pid", p.pid, "uid", p.uid, "gid", p.gid, "path", p.path)
 }
 
-func (a *workloadAPI) bundles(s *state, entries []*types.Entry) (*workload.X509BundlesResponse, time.Time, error) {
+func (a *workloadAPI) bundles(s *ca.State, entries []*types.Entry) (*workload.X509BundlesResponse, time.Time, error) {
 	all := federated(s, entries)
-	all[a.keeper.domain.IDString()] = s.ownDER()
+	all[a.authority.TrustDomain().IDString()] = s.RootsDER()
 	return &workload.X509BundlesResponse{Bundles: all}, time.Time{}, nil
 }
 
-func (s *state) ownDER() []byte {
-	var der [][]byte
-	for _, r := range s.roots {
-		der = append(der, r.certificate.Raw)
-	}
-	return bytes.Join(der, nil)
-}
-
 // federated are the foreign bundles that the entries federate with, as far as they are known.
-func federated(s *state, entries []*types.Entry) map[string][]byte {
+func federated(s *ca.State, entries []*types.Entry) map[string][]byte {
 	all := make(map[string][]byte)
 	for _, e := range entries {
 		for _, name := range e.FederatesWith {
-			if b := s.bundles[name]; b != nil {
+			if b := s.Bundles[name]; b != nil {
 				all["spiffe://"+name] = rootsDER(b)
 			}
 		}
 	}
 	return all
+}
+
+// rootsDER are the certificates of a foreign bundle as the Workload API carries them, one after the other.
+func rootsDER(b *types.Bundle) []byte {
+	var der []byte
+	for _, c := range b.GetX509Authorities() {
+		der = append(der, c.Asn1...)
+	}
+	return der
+}
+
+// svid is an issued identity, and when it is to be replaced.
+type svid struct {
+	*ca.SVID
+	id       string
+	signer   string // ID of the root
+	revision int64  // of the entry
+	renewAt  time.Time
+	hint     string
 }
 
 // wallet is the SVIDs of one stream, by entry.
@@ -150,9 +178,9 @@ type wallet struct {
 	held map[string]*svid
 }
 
-func (w *wallet) response(s *state, entries []*types.Entry) (*workload.X509SVIDResponse, time.Time, error) {
+func (w *wallet) response(s *ca.State, entries []*types.Entry) (*workload.X509SVIDResponse, time.Time, error) {
 	answer := &workload.X509SVIDResponse{FederatedBundles: federated(s, entries)}
-	bundle, keep := s.ownDER(), make(map[string]*svid)
+	bundle, keep := s.RootsDER(), make(map[string]*svid)
 	var again time.Time
 	for _, e := range entries {
 		v, err := w.svid(s, e)
@@ -163,44 +191,43 @@ func (w *wallet) response(s *state, entries []*types.Entry) (*workload.X509SVIDR
 		if again.IsZero() || v.renewAt.Before(again) {
 			again = v.renewAt
 		}
-		answer.Svids = append(answer.Svids, &workload.X509SVID{SpiffeId: v.id, X509Svid: v.leaf, X509SvidKey: v.key, Bundle: bundle, Hint: v.hint})
+		answer.Svids = append(answer.Svids, &workload.X509SVID{SpiffeId: v.id, X509Svid: v.Leaf, X509SvidKey: v.Key, Bundle: bundle, Hint: v.hint})
 	}
 	w.held = keep
 	return answer, again, nil
 }
 
 // svid keeps the SVID it has while that is good, and otherwise issues another with a new key.
-func (w *wallet) svid(s *state, e *types.Entry) (*svid, error) {
+func (w *wallet) svid(s *ca.State, e *types.Entry) (*svid, error) {
 	now := time.Now()
 	if v := w.held[e.Id]; v != nil && v.revision == e.RevisionNumber && now.Before(v.renewAt) {
-		if signer := s.find(v.signer); signer != nil && !signer.tainted {
+		if signer := s.Find(v.signer); signer != nil && !signer.Tainted() {
 			return v, nil
 		}
 	}
 	return w.api.issue(s, e, now)
 }
 
-func (a *workloadAPI) issue(s *state, e *types.Entry, now time.Time) (*svid, error) {
+func (a *workloadAPI) issue(s *ca.State, e *types.Entry, now time.Time) (*svid, error) {
 	id, err := spiffeid.FromString("spiffe://" + e.SpiffeId.TrustDomain + e.SpiffeId.Path)
 	if err != nil {
 		return nil, err // entries are checked when they are made
 	}
-	o := order{id: id, dns: e.DnsNames, life: a.life}
+	order := ca.Order{ID: id, DNS: e.DnsNames, Life: a.life}
 	if e.X509SvidTtl > 0 {
-		o.life = time.Duration(e.X509SvidTtl) * time.Second
+		order.Life = time.Duration(e.X509SvidTtl) * time.Second
 	}
-	signer := s.in(active)
+	signer := s.In(ca.Active)
 	if signer == nil {
-		return nil, errExpired
+		return nil, ca.ErrExpired
 	}
-	leaf, key, notAfter, err := signer.issue(o, now)
+	issued, err := signer.Issue(order, now)
 	if err != nil {
 		return nil, err
 	}
 	a.metrics.issued.Inc()
 	return &svid{
-		id: id.String(), leaf: leaf, key: key, signer: signer.id(), revision: e.RevisionNumber, hint: e.Hint,
-		renewAt: renewal(now, notAfter),
+		SVID: issued, id: id.String(), signer: signer.ID(), revision: e.RevisionNumber, hint: e.Hint, renewAt: renewal(now, issued.NotAfter),
 	}, nil
 }
 
@@ -209,6 +236,3 @@ func renewal(now, notAfter time.Time) time.Time {
 	life := notAfter.Sub(now)
 	return now.Add(life*2/5 - rand.N(life/20+1))
 }
-
-// names lists keys in order, for answers that must not change by themselves.
-func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,4 +1,4 @@
-package authority
+package serverapi
 
 import (
 	"context"
@@ -13,12 +13,14 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/periplus-mesh/periplus/trust/authority/ca"
 )
 
 // entryAPI is SPIRE's entry/v1: who gets which identity.
 type entryAPI struct {
 	api.UnimplementedEntryServer
-	keeper *keeper
+	server
 }
 
 func showEntry(e *types.Entry, mask *types.EntryMask) *types.Entry {
@@ -28,7 +30,7 @@ func showEntry(e *types.Entry, mask *types.EntryMask) *types.Entry {
 }
 
 func (a *entryAPI) GetEntry(_ context.Context, q *api.GetEntryRequest) (*types.Entry, error) {
-	e := a.keeper.latest.Latest().entries[q.Id]
+	e := a.authority.Latest().Entries[q.Id]
 	if e == nil {
 		return nil, status.Errorf(codes.NotFound, "entry %q not found", q.Id)
 	}
@@ -36,9 +38,9 @@ func (a *entryAPI) GetEntry(_ context.Context, q *api.GetEntryRequest) (*types.E
 }
 
 func (a *entryAPI) ListEntries(_ context.Context, q *api.ListEntriesRequest) (*api.ListEntriesResponse, error) {
-	s := a.keeper.latest.Latest()
+	s := a.authority.Latest()
 	var keys []string
-	for _, e := range s.ordered() {
+	for _, e := range s.Ordered() {
 		if passes(e, q.Filter) {
 			keys = append(keys, e.Id)
 		}
@@ -46,7 +48,7 @@ func (a *entryAPI) ListEntries(_ context.Context, q *api.ListEntriesRequest) (*a
 	page, next := pageOf(keys, q.PageToken, q.PageSize)
 	answer := &api.ListEntriesResponse{NextPageToken: next}
 	for _, id := range page {
-		answer.Entries = append(answer.Entries, showEntry(s.entries[id], q.OutputMask))
+		answer.Entries = append(answer.Entries, showEntry(s.Entries[id], q.OutputMask))
 	}
 	return answer, nil
 }
@@ -58,7 +60,7 @@ func (a *entryAPI) CountEntries(_ context.Context, q *api.CountEntriesRequest) (
 		ByFederatesWith: f.GetByFederatesWith(), ByHint: f.GetByHint(), ByDownstream: f.GetByDownstream(),
 	}
 	count := int32(0)
-	for _, e := range a.keeper.latest.Latest().entries {
+	for _, e := range a.authority.Latest().Entries {
 		if passes(e, same) {
 			count++
 		}
@@ -68,7 +70,7 @@ func (a *entryAPI) CountEntries(_ context.Context, q *api.CountEntriesRequest) (
 
 func (a *entryAPI) BatchCreateEntry(_ context.Context, q *api.BatchCreateEntryRequest) (*api.BatchCreateEntryResponse, error) {
 	answer := &api.BatchCreateEntryResponse{}
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for _, e := range q.Entries {
 			made, err := a.create(s, e)
 			r := &api.BatchCreateEntryResponse_Result{Status: result(err)}
@@ -82,24 +84,24 @@ func (a *entryAPI) BatchCreateEntry(_ context.Context, q *api.BatchCreateEntryRe
 	return answer, asStatus(err)
 }
 
-func (a *entryAPI) create(s *state, e *types.Entry) (*types.Entry, error) {
-	if err := a.keeper.checkEntry(s, e); err != nil {
+func (a *entryAPI) create(s *ca.State, e *types.Entry) (*types.Entry, error) {
+	if err := a.checkEntry(s, e); err != nil {
 		return nil, err
 	}
-	for _, have := range s.ordered() {
+	for _, have := range s.Ordered() {
 		if similar(have, e) {
 			return have, status.Errorf(codes.AlreadyExists, "similar entry %q exists already", have.Id)
 		}
 	}
-	if s.entries[e.Id] != nil {
+	if s.Entries[e.Id] != nil {
 		return nil, status.Errorf(codes.AlreadyExists, "an entry with the ID %q exists already", e.Id)
 	}
 	if e.Id == "" {
 		e.Id = newEntryID()
 	}
 	e.CreatedAt, e.RevisionNumber = time.Now().Unix(), 0
-	s.entries[e.Id] = e
-	a.keeper.log.Info("entry created", "entry", e.Id, "id", e.SpiffeId)
+	s.Entries[e.Id] = e
+	a.log.Info("entry created", "entry", e.Id, "id", e.SpiffeId)
 	return e, nil
 }
 
@@ -111,7 +113,7 @@ func similar(x, y *types.Entry) bool {
 
 func (a *entryAPI) BatchUpdateEntry(_ context.Context, q *api.BatchUpdateEntryRequest) (*api.BatchUpdateEntryResponse, error) {
 	answer := &api.BatchUpdateEntryResponse{}
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for _, e := range q.Entries {
 			changed, err := a.change(s, e, q.InputMask)
 			r := &api.BatchUpdateEntryResponse_Result{Status: result(err)}
@@ -125,32 +127,32 @@ func (a *entryAPI) BatchUpdateEntry(_ context.Context, q *api.BatchUpdateEntryRe
 	return answer, asStatus(err)
 }
 
-func (a *entryAPI) change(s *state, e *types.Entry, mask *types.EntryMask) (*types.Entry, error) {
-	now := s.entries[e.GetId()]
+func (a *entryAPI) change(s *ca.State, e *types.Entry, mask *types.EntryMask) (*types.Entry, error) {
+	now := s.Entries[e.GetId()]
 	if now == nil {
 		return nil, status.Errorf(codes.NotFound, "entry %q not found", e.GetId())
 	}
 	changed := showEntry(now, nil)
 	copyMasked(changed, e, mask)
-	if err := a.keeper.checkEntry(s, changed); err != nil {
+	if err := a.checkEntry(s, changed); err != nil {
 		return nil, err
 	}
 	changed.CreatedAt, changed.RevisionNumber = now.CreatedAt, now.RevisionNumber+1
-	s.entries[now.Id] = changed
-	a.keeper.log.Info("entry updated", "entry", now.Id, "id", changed.SpiffeId, "revision", changed.RevisionNumber)
+	s.Entries[now.Id] = changed
+	a.log.Info("entry updated", "entry", now.Id, "id", changed.SpiffeId, "revision", changed.RevisionNumber)
 	return changed, nil
 }
 
 func (a *entryAPI) BatchDeleteEntry(_ context.Context, q *api.BatchDeleteEntryRequest) (*api.BatchDeleteEntryResponse, error) {
 	answer := &api.BatchDeleteEntryResponse{}
-	err := a.keeper.update(func(s *state) error {
+	err := a.authority.Update(func(s *ca.State) error {
 		for _, id := range q.Ids {
 			var err error
-			if s.entries[id] == nil {
+			if s.Entries[id] == nil {
 				err = status.Errorf(codes.NotFound, "entry %q not found", id)
 			} else {
-				delete(s.entries, id)
-				a.keeper.log.Info("entry deleted", "entry", id)
+				delete(s.Entries, id)
+				a.log.Info("entry deleted", "entry", id)
 			}
 			answer.Results = append(answer.Results, &api.BatchDeleteEntryResponse_Result{Status: result(err), Id: id})
 		}
@@ -160,7 +162,7 @@ func (a *entryAPI) BatchDeleteEntry(_ context.Context, q *api.BatchDeleteEntryRe
 }
 
 // checkEntry refuses what could not be issued and brings the federated names into normal form.
-func (k *keeper) checkEntry(s *state, e *types.Entry) error {
+func (a *server) checkEntry(s *ca.State, e *types.Entry) error {
 	invalid := func(format string, args ...any) error {
 		return status.Errorf(codes.InvalidArgument, "entry: "+format, args...)
 	}
@@ -168,25 +170,25 @@ func (k *keeper) checkEntry(s *state, e *types.Entry) error {
 	switch {
 	case err != nil:
 		return invalid("SPIFFE ID: %v", err)
-	case !id.MemberOf(k.domain) || id.Path() == "":
-		return invalid("SPIFFE ID %q needs a path and the trust domain %q", id, k.domain.Name())
+	case !id.MemberOf(a.authority.TrustDomain()) || id.Path() == "":
+		return invalid("SPIFFE ID %q needs a path and the trust domain %q", id, a.authority.TrustDomain().Name())
 	case len(e.Selectors) == 0:
 		return invalid("%q has no selectors, so it would match every process", id)
 	case e.X509SvidTtl < 0:
 		return invalid("%q has a negative TTL", id)
 	}
-	if parent, err := idOf(e.ParentId); err != nil || !parent.MemberOf(k.domain) {
-		return invalid("%q needs a parent ID in the trust domain %q", id, k.domain.Name())
+	if parent, err := idOf(e.ParentId); err != nil || !parent.MemberOf(a.authority.TrustDomain()) {
+		return invalid("%q needs a parent ID in the trust domain %q", id, a.authority.TrustDomain().Name())
 	}
 	for _, selector := range e.Selectors {
 		if selector.GetType() == "" || selector.GetValue() == "" {
 			return invalid("%q has a selector without type or value", id)
 		}
 	}
-	return k.checkFederation(s, e)
+	return a.checkFederation(s, e)
 }
 
-func (k *keeper) checkFederation(s *state, e *types.Entry) error {
+func (a *server) checkFederation(s *ca.State, e *types.Entry) error {
 	var known []string
 	for _, given := range e.FederatesWith {
 		domain, err := spiffeid.TrustDomainFromString(given)
@@ -194,7 +196,7 @@ func (k *keeper) checkFederation(s *state, e *types.Entry) error {
 			return status.Errorf(codes.InvalidArgument, "entry: federates with %q: %v", given, err)
 		}
 		name := domain.Name()
-		if s.bundles[name] == nil && domain != k.domain { // SPIRE takes the own domain, without effect
+		if s.Bundles[name] == nil && domain != a.authority.TrustDomain() { // SPIRE takes the own domain, without effect
 			return status.Errorf(codes.Internal, "entry: unable to find federated bundle of %q: set it first", name)
 		}
 		known = append(known, name)

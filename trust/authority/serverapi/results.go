@@ -1,9 +1,11 @@
-package authority
+package serverapi
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
@@ -31,3 +33,17 @@ func pageOf(keys []string, token string, size int32) (page []string, next string
 	}
 	return keys, ""
 }
+
+// asStatus leaves a status as it is and makes Internal of any other error.
+func asStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, is := status.FromError(err); is {
+		return err
+	}
+	return status.Error(codes.Internal, err.Error())
+}
+
+// names lists keys in order, which is the order of pages.
+func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

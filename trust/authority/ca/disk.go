@@ -1,4 +1,4 @@
-package authority
+package ca
 
 import (
 	"crypto"
@@ -26,11 +26,11 @@ type document struct {
 type rootDocument struct {
 	Certificate []byte `json:"certificate"` // DER
 	Key         []byte `json:"key"`         // PKCS#8 DER
-	Phase       phase  `json:"phase"`
+	Phase       Phase  `json:"phase"`
 	Tainted     bool   `json:"tainted,omitempty"`
 }
 
-func encodeState(domain spiffeid.TrustDomain, s *state) ([]byte, error) {
+func encodeState(domain spiffeid.TrustDomain, s *State) ([]byte, error) {
 	d := document{TrustDomain: domain.Name(), Sequence: s.sequence}
 	for _, r := range s.roots {
 		key, err := x509.MarshalPKCS8PrivateKey(r.key)
@@ -42,14 +42,14 @@ func encodeState(domain spiffeid.TrustDomain, s *state) ([]byte, error) {
 	return d.encode(s)
 }
 
-func (d *document) encode(s *state) (data []byte, err error) {
-	if d.Entries, err = encodeAll(s.entries); err != nil {
+func (d *document) encode(s *State) (data []byte, err error) {
+	if d.Entries, err = encodeAll(s.Entries); err != nil {
 		return nil, fmt.Errorf("entries: %w", err)
 	}
-	if d.Bundles, err = encodeAll(s.bundles); err != nil {
+	if d.Bundles, err = encodeAll(s.Bundles); err != nil {
 		return nil, fmt.Errorf("bundles: %w", err)
 	}
-	if d.Relationships, err = encodeAll(s.relationships); err != nil {
+	if d.Relationships, err = encodeAll(s.Relationships); err != nil {
 		return nil, fmt.Errorf("relationships: %w", err)
 	}
 	return json.Marshal(d)
@@ -67,7 +67,7 @@ func encodeAll[M proto.Message](messages map[string]M) ([]json.RawMessage, error
 	return all, nil
 }
 
-func decodeState(domain spiffeid.TrustDomain, data []byte) (*state, error) {
+func decodeState(domain spiffeid.TrustDomain, data []byte) (*State, error) {
 	var d document
 	if err := json.Unmarshal(data, &d); err != nil {
 		return nil, err
@@ -85,9 +85,9 @@ func decodeState(domain spiffeid.TrustDomain, data []byte) (*state, error) {
 		s.roots = append(s.roots, root)
 	}
 	return s, errors.Join(
-		decodeAll(d.Entries, s.entries, (*types.Entry).GetId, func() *types.Entry { return &types.Entry{} }),
-		decodeAll(d.Bundles, s.bundles, (*types.Bundle).GetTrustDomain, func() *types.Bundle { return &types.Bundle{} }),
-		decodeAll(d.Relationships, s.relationships, (*types.FederationRelationship).GetTrustDomain,
+		decodeAll(d.Entries, s.Entries, (*types.Entry).GetId, func() *types.Entry { return &types.Entry{} }),
+		decodeAll(d.Bundles, s.Bundles, (*types.Bundle).GetTrustDomain, func() *types.Bundle { return &types.Bundle{} }),
+		decodeAll(d.Relationships, s.Relationships, (*types.FederationRelationship).GetTrustDomain,
 			func() *types.FederationRelationship { return &types.FederationRelationship{} }),
 	)
 }
@@ -103,7 +103,7 @@ func decodeAll[M proto.Message](all []json.RawMessage, into map[string]M, key fu
 	return nil
 }
 
-func (d rootDocument) root() (*root, error) {
+func (d rootDocument) root() (*Root, error) {
 	certificate, err := x509.ParseCertificate(d.Certificate)
 	if err != nil {
 		return nil, err
@@ -119,5 +119,5 @@ func (d rootDocument) root() (*root, error) {
 	if public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !public.Equal(certificate.PublicKey) {
 		return nil, errors.New("key and certificate do not belong together")
 	}
-	return &root{certificate, key, d.Phase, d.Tainted}, nil
+	return &Root{certificate, key, d.Phase, d.Tainted}, nil
 }

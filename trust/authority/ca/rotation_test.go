@@ -1,4 +1,4 @@
-package authority
+package ca
 
 import (
 	"testing"
@@ -14,7 +14,7 @@ type schedule struct {
 	domain spiffeid.TrustDomain
 	life   time.Duration
 	now    time.Time
-	state  *state
+	state  *State
 	first  map[string]time.Time // when each root was published
 }
 
@@ -30,26 +30,26 @@ func (s *schedule) step() {
 	s.state = next
 }
 
-func (s *schedule) check(before, after *state) {
-	signing := after.in(active)
+func (s *schedule) check(before, after *State) {
+	signing := after.In(Active)
 	if signing == nil || !s.now.Before(signing.certificate.NotAfter) {
 		s.t.Fatalf("at %v nothing signs", s.now)
 	}
 	for _, r := range after.roots {
-		if _, known := s.first[r.id()]; !known {
-			s.first[r.id()] = s.now
+		if _, known := s.first[r.ID()]; !known {
+			s.first[r.ID()] = s.now
 		}
 	}
-	if was := before.in(active); was != nil && was.id() != signing.id() {
-		published := s.first[signing.id()]
+	if was := before.In(Active); was != nil && was.ID() != signing.ID() {
+		published := s.first[signing.ID()]
 		known, left := s.now.Sub(published), was.certificate.NotAfter.Sub(published)
 		if s.now.Before(was.certificate.NotAfter) && known < min(s.life/4, left/2)-2*backdate(s.life) {
 			s.t.Fatalf("a root signs %v after it was published, when the old one had %v left", known, left)
 		}
 	}
 	for _, r := range before.roots {
-		if after.find(r.id()) == nil && s.now.Before(r.certificate.NotAfter) && r.phase != prepared {
-			s.t.Fatalf("root %s left before it expired", r.id())
+		if after.Find(r.ID()) == nil && s.now.Before(r.certificate.NotAfter) && r.phase != Prepared {
+			s.t.Fatalf("root %s left before it expired", r.ID())
 		}
 	}
 	if len(after.roots) > 3 {
@@ -84,11 +84,12 @@ func TestRotationSchedule(t *testing.T) {
 
 // The sequence number rises exactly when the roots change, not with each use of the state.
 func TestSequence(t *testing.T) {
-	dir := t.TempDir()
 	domain := spiffeid.RequireTrustDomainFromString("east.mesh")
-	k := &keeper{domain: domain, path: dir + "/authority.json", metrics: newMetrics(nil)}
-	k.publish(newState())
-	fresh := func() *root {
+	a, err := open(Config{TrustDomain: domain, Dir: t.TempDir(), Life: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fresh := func() *Root {
 		r, err := newRoot(domain, time.Now(), time.Hour)
 		if err != nil {
 			t.Fatal(err)
@@ -96,22 +97,22 @@ func TestSequence(t *testing.T) {
 		return r
 	}
 	for i, row := range []struct {
-		change func(*state)
+		change func(*State)
 		want   uint64
 	}{
-		{func(s *state) { s.prepare(fresh()) }, 1},
-		{func(s *state) { s.activate() }, 1},
-		{func(s *state) {}, 1},
-		{func(s *state) { s.prepare(fresh()) }, 2},
-		{func(s *state) { s.prepare(fresh()) }, 3},
-		{func(s *state) { s.activate() }, 3},
-		{func(s *state) { s.replace(s.in(old).taint()) }, 4},
-		{func(s *state) { s.remove(func(r *root) bool { return r.tainted }) }, 5},
+		{func(s *State) { s.Prepare(fresh()) }, 1},
+		{func(s *State) { s.Activate() }, 1},
+		{func(s *State) {}, 1},
+		{func(s *State) { s.Prepare(fresh()) }, 2},
+		{func(s *State) { s.Prepare(fresh()) }, 3},
+		{func(s *State) { s.Activate() }, 3},
+		{func(s *State) { s.Taint(s.In(Old)) }, 4},
+		{func(s *State) { s.Revoke(s.In(Old)) }, 5},
 	} {
-		if err := k.update(func(s *state) error { row.change(s); return nil }); err != nil {
+		if err := a.Update(func(s *State) error { row.change(s); return nil }); err != nil {
 			t.Fatal(err)
 		}
-		if got := k.latest.Latest().sequence; got != row.want {
+		if got := a.Latest().sequence; got != row.want {
 			t.Fatalf("step %d: sequence %d, want %d", i, got, row.want)
 		}
 	}
@@ -125,7 +126,7 @@ func FuzzDecodeState(f *testing.F) {
 		f.Fatal(err)
 	}
 	s := newState()
-	s.prepare(r)
+	s.Prepare(r)
 	data, err := encodeState(domain, s)
 	if err != nil {
 		f.Fatal(err)

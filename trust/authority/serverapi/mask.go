@@ -1,4 +1,4 @@
-package authority
+package serverapi
 
 import (
 	"google.golang.org/protobuf/proto"
