@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	workloads *prometheus.GaugeVec   // state: connected, lost, restored
-	refused   *prometheus.CounterVec // reason: name_taken, identity, invalid
+	refused   *prometheus.CounterVec // reason: name_taken, invalid, service
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {

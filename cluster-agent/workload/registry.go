@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -167,16 +168,27 @@ func (r *Registry) open(identity spiffeid.ID) *session {
 	return &session{identity: identity, names: map[name]bool{}, replaced: make(chan struct{})}
 }
 
-// hold makes s the holder of n, with what it announced. It returns an error if another identity is connected
-// under that name.
+// Why a session may not hold a name.
+var (
+	errTaken    = errors.New("is connected under that name: give each workload a name of its own")
+	errReplaced = errors.New("a newer stream of the same identity announced the same name")
+)
+
+// hold makes s the holder of n, with what it announced. It returns errTaken if another identity is connected under
+// that name, and errReplaced if s has lost its own to a newer session: it must not take it back.
 func (r *Registry) hold(s *session, n name, a *announced) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	select {
+	case <-s.replaced:
+		return errReplaced
+	default:
+	}
 	old := r.holders[n]
 	if old != nil && old.session != nil && old.session != s {
 		if old.identity != s.identity {
 			r.metrics.refused.WithLabelValues("name_taken").Inc()
-			return fmt.Errorf("name %q is held by %q, which is connected: give each workload a name of its own", n.name, old.identity)
+			return fmt.Errorf("name %q is held by %q, which %w", n.name, old.identity, errTaken)
 		}
 		r.config.Log.Warn("workload announced again by a newer stream", "endpoint", n.name, "peer", s.identity)
 		close(old.session.replaced)

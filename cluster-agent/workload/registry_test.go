@@ -11,6 +11,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
@@ -97,6 +99,23 @@ func TestComesBackWithinGrace(t *testing.T) {
 	r.close(s, epoch)
 	r.must(t, r.open(identity), request("c-1", 80))
 	r.expire(epoch.Add(time.Hour))
+	if r.health("c-1") != mesh.Healthy {
+		t.Errorf("%q", r.health("c-1"))
+	}
+}
+
+// A stream that was replaced has nothing more to say, however much of it was on its way: else two streams of one
+// identity would take the name from each other for ever.
+func TestReplacedStreamStaysReplaced(t *testing.T) {
+	r := registry(t)
+	older, newer := r.open(identity), r.open(identity)
+	r.must(t, older, request("c-1", 80))
+	r.must(t, newer, request("c-1", 80))
+	if _, err := r.announce(older, request("c-1", 80)); status.Code(err) != codes.Aborted {
+		t.Errorf("the older stream: %v, want aborted", err)
+	}
+	r.must(t, newer, request("c-1", 80))
+	r.close(older, epoch)
 	if r.health("c-1") != mesh.Healthy {
 		t.Errorf("%q", r.health("c-1"))
 	}

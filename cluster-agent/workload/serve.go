@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
@@ -39,7 +40,7 @@ func (s *server) Announce(stream pb.WorkloadService_AnnounceServer) error {
 	for {
 		select {
 		case <-session.replaced:
-			return status.Error(codes.Aborted, "a newer stream of the same identity announced the same name")
+			return status.Error(codes.Aborted, errReplaced.Error())
 		case <-lost:
 			return nil
 		case request := <-requests:
@@ -78,7 +79,10 @@ func (r *Registry) announce(s *session, request *pb.AnnounceRequest) (*pb.Announ
 		r.config.Log.Warn("announcement refused", "endpoint", request.GetName(), "peer", s.identity, "err", err)
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	if err := r.hold(s, a.name, a); err != nil {
+	switch err := r.hold(s, a.name, a); {
+	case errors.Is(err, errReplaced):
+		return nil, status.Error(codes.Aborted, err.Error())
+	case err != nil:
 		return nil, status.Error(codes.AlreadyExists, err.Error())
 	}
 	response := &pb.AnnounceResponse{Rejections: a.rejections}
