@@ -44,20 +44,35 @@ func newLedger(owner own.Owner, have map[string][]byte, now *mesh.Snapshot) *led
 	return l
 }
 
-// advance notes what differs between now and what was seen before.
+// advance notes what differs between now and what was seen before. Another registration of the cluster may admit what
+// was refused under the one before.
 func (l *ledger) advance(now *mesh.Snapshot) {
 	for key := range mesh.Diff(l.snapshot, now) {
-		if l.owner.Owns(key) {
+		switch {
+		case l.owner.Owns(key):
 			l.dirty[key] = struct{}{}
+		case key == mesh.ClusterKey(l.owner.Cluster):
+			l.retry()
 		}
 	}
 	l.snapshot = now
 }
 
-// settle makes what the store does not have count as gone.
+// retry sends what was refused once more.
+func (l *ledger) retry() {
+	for key := range l.refused {
+		l.dirty[key] = struct{}{}
+	}
+	clear(l.refused)
+}
+
+// settle makes what the store does not have count as gone. The bundle is never gone: as long as the SPIRE server was not
+// asked it is not known, and a domain ends with its cluster's registration.
 func (l *ledger) settle() {
 	for key := range l.foreign {
-		l.dirty[key] = struct{}{}
+		if key.Kind() != mesh.KindFederation {
+			l.dirty[key] = struct{}{}
+		}
 	}
 	clear(l.foreign)
 }

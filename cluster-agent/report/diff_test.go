@@ -117,6 +117,31 @@ func TestRefusedIsNotSentAgain(t *testing.T) {
 	}
 }
 
+// The operator lets the cluster publish in one more namespace: what was refused goes up without having changed.
+func TestRefusedIsSentAgainUnderAnotherRegistration(t *testing.T) {
+	store := new(mesh.Store)
+	cluster := mesh.Cluster{ID: "east", Namespaces: []string{"bank"}}
+	snapshot := store.Update(mesh.Delta{Upserts: []mesh.Object{&cluster, service("east", "a", 1), service("east", "b", 1)}})
+	l := newLedger(owner, nil, snapshot)
+	_, sent := l.next()
+	l.acknowledge(sent, []*pb.Rejection{{Key: "service/shop/a/east", Reason: "namespace"}})
+	wider := cluster
+	wider.Namespaces = []string{"bank", "shop"}
+	l.advance(store.Update(mesh.Delta{Upserts: []mesh.Object{&wider}}))
+	if update, _ := l.next(); len(update.GetUpserts()) != 1 || update.GetUpserts()[0].GetService().GetName().GetName() != "a" {
+		t.Fatalf("sent %v, want a alone", update)
+	}
+}
+
+// The SPIRE server may be away for longer than the sidecars take to come back: its bundle is unknown, and not gone.
+func TestBundleIsNeverTakenBack(t *testing.T) {
+	l := newLedger(owner, plane{"federation/east.test": {1}}, mesh.Empty)
+	l.settle()
+	if update, _ := l.next(); update != nil {
+		t.Fatalf("deleted: %v", update)
+	}
+}
+
 func TestLargeStateIsCut(t *testing.T) {
 	store := new(mesh.Store)
 	var d mesh.Delta
