@@ -110,7 +110,10 @@ func TestWatcherKeepsTheLastGood(t *testing.T) {
 		}
 	}
 	expect("no file", false, 0, "no such file")
+	write(strings.Split(good, "---")[0])
+	expect("half of the first", true, 0, "no such file")
 	write(good)
+	expect("first, seen once", true, 0, "no such file")
 	expect("first", false, 1, "")
 	expect("unchanged", false, 1, "")
 	write(good + "---\nhalf")
@@ -126,7 +129,12 @@ func TestWatcherKeepsTheLastGood(t *testing.T) {
 	expect("emptied", false, 2, "is empty now")
 	os.Remove(path)
 	expect("gone", false, 2, "no such file")
+	write("")
+	expect("made anew, and nothing written yet", true, 2, "no such file")
+	write(strings.Split(good, "---")[0])
+	expect("half of it", true, 2, "no such file")
 	write(good)
+	expect("all of it, seen once", true, 2, "no such file")
 	expect("back", false, 3, "")
 }
 

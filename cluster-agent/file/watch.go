@@ -46,7 +46,7 @@ type Watcher struct {
 	status  watch.Value[Status]
 	synced  chan struct{}
 
-	last, candidate []byte // what was judged last; what was read once and differs
+	last, candidate []byte // what was judged last; what was read once and differs; nil: nothing
 	judged          bool
 	cluster         *mesh.Cluster // it was judged with
 }
@@ -92,7 +92,7 @@ const confirmAfter = 50 * time.Millisecond
 func (w *Watcher) step() bool {
 	data, err := read(w.config.Path)
 	if err != nil {
-		w.judged = false // what comes back is judged anew, even if it is what was there
+		w.judged, w.candidate = false, nil // what comes back is judged anew, even if it is what was there
 		w.refuse(fmt.Errorf("services file: %w", err))
 		return false
 	}
@@ -102,7 +102,7 @@ func (w *Watcher) step() bool {
 		w.candidate = nil
 		return false
 	}
-	if w.judged && !bytes.Equal(data, w.candidate) {
+	if w.candidate == nil || !bytes.Equal(data, w.candidate) {
 		w.candidate = data
 		return true
 	}
@@ -158,5 +158,5 @@ func read(path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxBytes+1))
+	return io.ReadAll(io.LimitReader(f, maxBytes+1)) // never nil without an error
 }
