@@ -51,6 +51,7 @@ type Keeper struct {
 	saved  prometheus.Gauge
 	failed prometheus.Counter
 	last   *mesh.Snapshot
+	broken bool // the newest generation on disk is not to be kept as the older one
 }
 
 // New checks the configuration.
@@ -90,6 +91,7 @@ func (k *Keeper) Load() (c Content, ok bool) {
 		}
 		if err != nil {
 			k.config.Log.Error("state on disk refused; the older one is tried", "path", path, "err", err)
+			k.broken = k.broken || name == newestName
 			continue
 		}
 		k.saved.Set(float64(c.MadeAt.Unix()))
@@ -113,30 +115,54 @@ func readFile(path string) ([]byte, error) {
 	return data, err
 }
 
-// Run writes after each change of the own cluster, at most once each Interval, and once more when ctx ends.
+// longestPause is how long a disk that refused is left alone at most.
+const longestPause = time.Minute
+
+// Run writes after each change of the own cluster, at most once each Interval, and once more when ctx ends. What could
+// not be written is tried again, change or not.
 func (k *Keeper) Run(ctx context.Context) error {
 	k.last = mesh.Empty
+	pause := k.config.Interval
 	for {
 		snapshot, next := k.config.Store.Latest()
-		k.save(snapshot)
-		select {
-		case <-ctx.Done():
-		case <-time.After(k.config.Interval):
-			select {
-			case <-ctx.Done():
-			case <-next:
-				continue
-			}
+		saved := k.save(snapshot)
+		if saved {
+			pause = k.config.Interval
 		}
-		snapshot, _ = k.config.Store.Latest()
-		k.save(snapshot)
-		return nil
+		if !sleep(ctx, pause) || saved && !wait(ctx, next) {
+			snapshot, _ = k.config.Store.Latest()
+			k.save(snapshot)
+			return nil
+		}
+		if !saved {
+			pause = min(2*pause, longestPause)
+		}
 	}
 }
 
-func (k *Keeper) save(snapshot *mesh.Snapshot) {
+// sleep and wait return false when ctx is done.
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+func wait(ctx context.Context, next <-chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-next:
+		return true
+	}
+}
+
+// save returns false if what it had to write is not on disk.
+func (k *Keeper) save(snapshot *mesh.Snapshot) bool {
 	if !k.changed(snapshot) {
-		return
+		return true
 	}
 	now := time.Now()
 	c := Content{Owner: k.config.Table.Owner(), MadeAt: now, Objects: map[own.Source][]mesh.Object{}}
@@ -147,11 +173,12 @@ func (k *Keeper) save(snapshot *mesh.Snapshot) {
 		k.failed.Inc()
 		k.config.Log.Error("state could not be written: a restart would find the older one", "err", err)
 		k.status.Set(Status{Saved: k.Status().Saved, Loaded: k.Status().Loaded, Error: err.Error()})
-		return
+		return false
 	}
 	k.last = snapshot
 	k.saved.Set(float64(now.Unix()))
 	k.status.Set(Status{Saved: now, Loaded: k.Status().Loaded})
+	return true
 }
 
 // changed tells whether anything of the own cluster differs from what was written last.
@@ -164,11 +191,23 @@ func (k *Keeper) changed(snapshot *mesh.Snapshot) bool {
 	return false
 }
 
-// write keeps the newest as the older one, then replaces it.
+// write keeps the newest as the older one, unless it is damaged, and then replaces it. The new one is on disk before
+// either has moved, so that a disk that is full costs no generation.
 func (k *Keeper) write(data []byte) error {
 	newest, older := filepath.Join(k.config.DataDir, newestName), filepath.Join(k.config.DataDir, olderName)
-	if err := os.Rename(newest, older); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	temporary, err := stage(newest, data)
+	if err != nil {
 		return err
 	}
-	return WriteFile(newest, data)
+	defer os.Remove(temporary) // gone already after a rename
+	if !k.broken {
+		if err := os.Rename(newest, older); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Rename(temporary, newest); err != nil {
+		return err
+	}
+	k.broken = false
+	return syncDir(k.config.DataDir)
 }

@@ -1,10 +1,12 @@
 package state
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -103,6 +105,71 @@ func TestTwoGenerations(t *testing.T) {
 	}
 	if _, err := readFile(newest); err == nil {
 		t.Error("followed a symbolic link")
+	}
+}
+
+// A newest generation that is damaged does not take the place of the older one, which is good.
+func TestDamagedIsNotKept(t *testing.T) {
+	dir := t.TempDir()
+	k := keeper(t, dir)
+	put(k, "a")
+	put(k, "b")
+	damage := func() {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, newestName), []byte("junk"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage()
+	k = keeper(t, dir)
+	if c, ok := k.Load(); !ok || len(c.Objects[own.File]) != 1 {
+		t.Fatalf("%v, %+v", ok, c)
+	}
+	put(k, "c")
+	damage()
+	if c, ok := keeper(t, dir).Load(); !ok || len(c.Objects[own.File]) != 1 {
+		t.Errorf("no generation is left: %v, %+v", ok, c)
+	}
+}
+
+// What a full disk refused is written when there is room, though nothing changed since.
+func TestRefusedIsWrittenLater(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "gone")
+	synctest.Test(t, func(t *testing.T) {
+		k := keeper(t, dir)
+		put(k, "a")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- k.Run(ctx) }()
+		time.Sleep(time.Hour)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * longestPause)
+		if c, ok := keeper(t, dir).Load(); !ok || len(c.Objects[own.File]) != 1 {
+			t.Errorf("%v, %+v", ok, c)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// What a process that was killed has left is taken away, and nothing else.
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	name, err := stage(filepath.Join(dir, "x"), []byte("half"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFile(filepath.Join(dir, "x"), []byte("whole")); err != nil {
+		t.Fatal(err)
+	}
+	if err := Sweep(dir); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "x" {
+		t.Errorf("%v %v, %s was to go", entries, err, name)
 	}
 }
 

@@ -1,32 +1,53 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 )
 
-// WriteFile replaces path by data: whole or not at all, readable by the owner only, on disk when it returns.
+// unfinished ends the names of files that are being written.
+const unfinished = ".unfinished"
+
+// WriteFile replaces path by data: whole or not at all, readable by the owner only, on disk when it returns. What a
+// crash leaves beside it, Sweep takes away.
 func WriteFile(path string, data []byte) error {
-	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*") // mode 0600
+	temporary, err := stage(path, data)
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name()) // gone already after a rename
+	defer os.Remove(temporary) // gone already after the rename
+	if err := os.Rename(temporary, path); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// stage writes data to a file beside path, on disk when it returns. After an error there is none.
+func stage(path string, data []byte) (name string, err error) {
+	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*"+unfinished) // mode 0600
+	if err != nil {
+		return "", err
+	}
 	_, err = temporary.Write(data)
 	if err == nil {
 		err = temporary.Sync()
 	}
-	if closeErr := temporary.Close(); err == nil {
-		err = closeErr
+	if err = errors.Join(err, temporary.Close()); err != nil {
+		return "", errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(temporary.Name()))
 	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), path)
+	return temporary.Name(), nil
+}
+
+// Sweep removes what processes that are gone have begun to write in dir: it may hold keys, and be large. Nobody may be
+// writing there.
+func Sweep(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, ".*"+unfinished))
+	for _, name := range names {
+		err = errors.Join(err, os.Remove(name))
 	}
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	return syncDir(filepath.Dir(path))
+	return err
 }
 
 // syncDir makes a rename last.
