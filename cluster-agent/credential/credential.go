@@ -30,7 +30,7 @@ type Config struct {
 	Version string
 	// Dial connects to a controller; nil: TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
-	// CallTimeout bounds one call to one controller; 0: 5 s.
+	// CallTimeout bounds the connection to one controller, and each call but the registration; 0: 5 s.
 	CallTimeout time.Duration
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
@@ -61,8 +61,11 @@ type Credential struct {
 	plane    spiffeid.TrustDomain
 	fresh    bool
 
-	mu      sync.Mutex // orders the writers of what follows
-	current *identity
+	mu       sync.Mutex // orders the writers of what follows
+	current  *identity
+	obtained time.Time     // when this process was issued current, by the monotonic clock; zero: it is from disk
+	spread   time.Duration // by which its rotation is moved, so that agents that were started together spread
+	unsaved  bool          // current is not on disk
 }
 
 // Obtain returns the folder's credential or registers with the token, retrying until ctx ends while no controller
@@ -73,8 +76,11 @@ func Obtain(ctx context.Context, c Config) (*Credential, error) {
 		return nil, err
 	}
 	have, err := load(c.DataDir)
+	if err != nil && c.Token == "" {
+		return nil, fmt.Errorf("%w: start with a new join token", err)
+	}
 	if err != nil {
-		return nil, err
+		c.Log.Error("the credential in the data folder is unusable: the join token is", "err", err)
 	}
 	if c.Token == "" {
 		return fromDisk(c, have)
@@ -118,24 +124,26 @@ func fromDisk(c Config, have *identity) (*Credential, error) {
 		return nil, fmt.Errorf("credential: folder %s has none: start with a join token (periplus cluster register NAME prints one)", c.DataDir)
 	}
 	if end := have.material.Certificate.Leaf.NotAfter; time.Now().After(end) {
-		return nil, fmt.Errorf("credential: expired %s ago: start with a new join token (periplus cluster register %s)", time.Since(end).Round(time.Second), have.cluster.ID)
+		return nil, fmt.Errorf("credential: expired %s ago by this machine's clock: start with a new join token (periplus cluster register %s)", time.Since(end).Round(time.Second), have.cluster.ID)
 	}
 	return newCredential(c, have, false), nil
 }
 
 func newCredential(c Config, i *identity, fresh bool) *Credential {
 	out := &Credential{config: c, metrics: newMetrics(c.Metrics), plane: i.plane, fresh: fresh, current: i}
-	out.material.Set(i.material)
 	out.cluster.Set(i.cluster)
 	out.members.Set(i.stored.Controllers)
-	out.metrics.expires.Set(float64(i.material.Certificate.Leaf.NotAfter.Unix()))
+	out.use(i)
+	if fresh {
+		out.obtained = time.Now()
+	}
 	return out
 }
 
 // Get makes a Credential a trust.Source.
 func (c *Credential) Get() (*trust.Material, <-chan struct{}) { return c.material.Get() }
 
-// Fresh tells whether this process registered, so that nothing of the cluster can be known to anybody yet.
+// Fresh tells whether this process registered. The cluster may be older: its agent's folder was lost.
 func (c *Credential) Fresh() bool { return c.fresh }
 
 // Plane is the control plane's trust domain.
@@ -213,16 +221,14 @@ func (c *Credential) SetCluster(cluster *mesh.Cluster) error {
 	return c.keep(func(s *stored) { s.Cluster = meshpb.Marshal(cluster) })
 }
 
-// keep writes a changed credential and makes it the one in force. The caller holds mu.
+// keep makes a changed credential the one in force, and writes it. What could not be written is in force all the same,
+// and Run writes it later: a full disk must not let a credential end that controllers renew. The caller holds mu.
 func (c *Credential) keep(change func(*stored)) error {
 	s := *c.current.stored
 	change(&s)
 	i, err := s.understand()
 	if err != nil {
 		return fmt.Errorf("credential: %w", err)
-	}
-	if err := save(c.config.DataDir, &s); err != nil {
-		return err
 	}
 	rotated := i.material.Certificate.Leaf.SerialNumber.Cmp(c.current.material.Certificate.Leaf.SerialNumber) != 0
 	if meshpb.Digest(i.cluster) == meshpb.Digest(c.current.cluster) {
@@ -235,10 +241,33 @@ func (c *Credential) keep(change func(*stored)) error {
 		c.members.Set(i.stored.Controllers)
 	}
 	if rotated {
-		c.material.Set(i.material)
-		c.metrics.expires.Set(float64(i.material.Certificate.Leaf.NotAfter.Unix()))
+		c.use(i)
+		c.obtained = time.Now()
 	}
+	_ = c.save() // Run sees that it is unsaved
 	return nil
+}
+
+// save writes the credential in force. The caller holds mu.
+func (c *Credential) save() error {
+	err := save(c.config.DataDir, c.current.stored)
+	c.unsaved = err != nil
+	return err
+}
+
+// use puts i's certificate in force.
+func (c *Credential) use(i *identity) {
+	leaf := i.material.Certificate.Leaf
+	c.spread = spreadOf(leaf)
+	c.material.Set(i.material)
+	c.metrics.expires.Set(float64(leaf.NotAfter.Unix()))
+}
+
+// saveAgain writes what could not be written.
+func (c *Credential) saveAgain() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.save()
 }
 
 // AuthorizeController accepts the replicas of the control plane's trust domain, and nobody else.

@@ -3,6 +3,7 @@ package credential
 import (
 	"crypto/x509"
 	"encoding/json"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
@@ -53,6 +55,21 @@ func TestStoredAndLoaded(t *testing.T) {
 	}
 	if info, err := os.Stat(filepath.Join(dir, FileName)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info, err)
+	}
+}
+
+// A damaged credential is no reason to refuse the token that replaces it.
+func TestDamagedCredentialAndToken(t *testing.T) {
+	c := Config{DataDir: t.TempDir(), Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry()}
+	if err := os.WriteFile(filepath.Join(c.DataDir, FileName), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Obtain(t.Context(), c); err == nil || !strings.Contains(err.Error(), "new join token") {
+		t.Errorf("without a token: %v", err)
+	}
+	c.Token = "no token"
+	if _, err := Obtain(t.Context(), c); err == nil || strings.Contains(err.Error(), FileName) {
+		t.Errorf("with a token: %v", err)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
@@ -35,6 +36,10 @@ const (
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 5 * time.Second
 )
+
+// registerTimeout bounds the wait for a registration: longer than an election takes. Whoever gives up earlier may find
+// that its token was used, by itself.
+const registerTimeout = 30 * time.Second
 
 // pendingKeyName holds the key of a registration that has not been answered yet: an agent that dies after the
 // token was spent and before the answer arrived asks again with the same key, and may be given the same answer.
@@ -100,7 +105,7 @@ func registerOnce(ctx context.Context, c Config, token jointoken.Token, request 
 	var errs []error
 	for _, address := range token.Controllers {
 		var response *pb.RegisterResponse
-		err := call(ctx, c, address, config, func(ctx context.Context, client pb.AgentServiceClient) (err error) {
+		err := call(ctx, c, address, config, registerTimeout, func(ctx context.Context, client pb.AgentServiceClient) (err error) {
 			response, err = client.Register(ctx, request)
 			return err
 		})
@@ -136,12 +141,13 @@ func pinned(token jointoken.Token) (*tls.Config, error) {
 	}, nil
 }
 
-// call dials one controller for one call.
-func call(ctx context.Context, c Config, address string, config *tls.Config, do func(context.Context, pb.AgentServiceClient) error) error {
-	ctx, cancel := context.WithTimeout(ctx, c.CallTimeout)
+// call dials one controller, within CallTimeout, for one call.
+func call(ctx context.Context, c Config, address string, config *tls.Config, timeout time.Duration, do func(context.Context, pb.AgentServiceClient) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	connection, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(config)),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.DefaultConfig, MinConnectTimeout: c.CallTimeout}),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.Dial(ctx, address) }))
 	if err != nil {
 		return err
