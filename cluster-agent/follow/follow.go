@@ -85,7 +85,7 @@ func New(c Config) (*Follower, error) {
 	}, nil
 }
 
-// Synced is closed once the other clusters are known: from a controller or from disk.
+// Synced is closed once the other clusters are known, all of them: from a controller or from disk.
 func (f *Follower) Synced() <-chan struct{} { return f.synced }
 
 // Status is the latest. Its map must not be written.
@@ -95,14 +95,14 @@ func (f *Follower) Status() Status {
 	return s
 }
 
-// aloneAfter is how long a controller that has nothing to say is waited for: then there are no other clusters.
-const aloneAfter = 2 * time.Second
+// quietAfter is how long a controller that is connected has nothing to add to what may be a part: then it was all.
+const quietAfter = 5 * time.Second
 
 // Run follows until ctx is done.
 func (f *Follower) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var waiting sync.WaitGroup
-	waiting.Go(func() { f.alone(ctx) })
+	waiting.Go(func() { f.settle(ctx) })
 	defer waiting.Wait()
 	defer cancel()
 	err := ads.Run(ctx, ads.ClientConfig{
@@ -117,20 +117,22 @@ func (f *Follower) Run(ctx context.Context) error {
 	return err
 }
 
-// alone closes synced when a controller has been connected for a while and had nothing to say.
-func (f *Follower) alone(ctx context.Context) {
+// settle closes synced when a controller has said something that may be a part, and nothing more for a while.
+func (f *Follower) settle(ctx context.Context) {
 	for {
-		status, changed := f.client.Get()
+		client, moved := f.client.Get()
+		status, heard := f.status.Get()
 		var quiet <-chan time.Time
-		if status.Target != "" {
-			quiet = time.After(aloneAfter)
+		if client.Target != "" && !status.Updated.IsZero() {
+			quiet = time.After(quietAfter)
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-f.synced:
 			return
-		case <-changed:
+		case <-moved:
+		case <-heard:
 		case <-quiet:
 			f.sync()
 			return
@@ -163,8 +165,21 @@ func (f *Follower) Apply(u ads.Update) error {
 		f.config.Store.Update(d)
 	}
 	f.note(u, refused)
-	f.sync()
+	if u.FromDisk || !cut(u) {
+		f.sync()
+	}
 	return nack(refused)
+}
+
+// cut tells whether more may follow u at once. There is always something: every agent is told of its own cluster. But
+// controllers cut what they send at [xds.MaxResponseBytes], and no response says whether it is the last: the end is one
+// with room for another object.
+func cut(u ads.Update) bool {
+	size := 0
+	for _, item := range u.Upserts {
+		size += len(item.Name) + len(item.Body)
+	}
+	return size > xds.MaxResponseBytes/2
 }
 
 // judge returns the object, nil if it is the one held, or why it is refused.

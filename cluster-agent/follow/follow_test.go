@@ -1,10 +1,13 @@
 package follow
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -130,6 +133,72 @@ func TestFromDiskIsHeld(t *testing.T) {
 	if err := f.Apply(update(federation(6, "next"))); err != nil {
 		t.Errorf("what came from disk is no anchor: %v", err)
 	}
+}
+
+// large is an update that fills a response; objects with many labels are no rarity in a large mesh.
+func large() ads.Update {
+	var all []mesh.Object
+	for i := range 6000 {
+		all = append(all, service("west", fmt.Sprintf("a-service-with-quite-a-long-name-%05d", i)))
+	}
+	return update(all...)
+}
+
+func (f *Follower) isSynced() bool {
+	select {
+	case <-f.Synced():
+		return true
+	default:
+		return false
+	}
+}
+
+// A part of what there is must not be taken for all of it: proxies would be told that the rest is gone.
+func TestPartIsNotAll(t *testing.T) {
+	f := follower(t, rising)
+	if err := f.Apply(large()); err != nil {
+		t.Fatal(err)
+	}
+	if f.isSynced() {
+		t.Error("synced after a response that was cut")
+	}
+	if err := f.Apply(update(service("west", "last"))); err != nil {
+		t.Fatal(err)
+	}
+	if !f.isSynced() {
+		t.Error("not synced after the last response")
+	}
+}
+
+func TestQuietControllerHasSaidAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := follower(t, rising)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go f.settle(ctx)
+		f.client.Set(ads.ClientStatus{Target: "controller", Since: time.Now()})
+		time.Sleep(time.Hour)
+		if f.isSynced() {
+			t.Error("synced though the controller has said nothing yet")
+		}
+		if err := f.Apply(large()); err != nil {
+			t.Fatal(err)
+		}
+		f.client.Set(ads.ClientStatus{Since: time.Now()})
+		time.Sleep(time.Hour)
+		if f.isSynced() {
+			t.Error("synced though the controller went away in the middle")
+		}
+		f.client.Set(ads.ClientStatus{Target: "controller", Since: time.Now()})
+		time.Sleep(quietAfter - time.Second)
+		if f.isSynced() {
+			t.Error("synced before the controller had the time to go on")
+		}
+		time.Sleep(2 * time.Second)
+		if !f.isSynced() {
+			t.Error("not synced though the controller has nothing to add")
+		}
+	})
 }
 
 func TestUnchangedIsNoCommit(t *testing.T) {
