@@ -2,6 +2,8 @@ package clusteragent
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,7 +34,7 @@ func (a *agent) federate(ctx context.Context, source trust.Source) error {
 	}
 	federator, err := federate.New(federate.Config{
 		Server: server, Source: source, Table: a.table, Store: a.store, Plane: a.credential.Plane(), PlaneBundle: a.credential.Bundle,
-		Complete: a.complete, DataDir: a.config.DataDir, EndpointURL: a.config.BundleEndpoint, Paths: a.config.FederatePaths,
+		Complete: a.complete, Refused: a.refusedBundles, DataDir: a.config.DataDir, EndpointURL: a.config.BundleEndpoint, Paths: a.config.FederatePaths,
 		Log: a.config.Log, Metrics: a.config.Metrics,
 	})
 	if err != nil {
@@ -54,8 +56,18 @@ const completeAfter = 10 * time.Second
 
 // complete tells whether a controller, and not only the disk, has said what other clusters there are.
 func (a *agent) complete() bool {
+	select {
+	case <-a.follower.Synced():
+	default:
+		return false // a part of it
+	}
 	status := a.follower.Status()
 	return status.Controller != "" && !status.Updated.IsZero() && time.Since(status.Since) > completeAfter
+}
+
+// refusedBundles are the domains of which the follower has refused what a controller sent last.
+func (a *agent) refusedBundles() []spiffeid.TrustDomain {
+	return slices.Collect(maps.Keys(federations(a.follower.Status().Refused)))
 }
 
 // federationReport is what the SPIRE server holds, with what did not get as far; nil: it is not federated.

@@ -37,6 +37,8 @@ type Config struct {
 	PlaneBundle func() []byte
 	// Complete tells whether the store has every trust domain there is, by a controller's word.
 	Complete func() bool
+	// Refused are the domains whose newest bundle was refused, and may be missing in the store therefore; nil: none ever.
+	Refused func() []spiffeid.TrustDomain
 	// EndpointURL is the bundle endpoint of the own SPIRE server, https://host[:port][/path] of profile https_spiffe, for
 	// the other clusters' servers; "": none is told, the mesh alone carries the bundles.
 	EndpointURL string
@@ -65,6 +67,9 @@ func (c *Config) validate() error {
 	}
 	if c.Interval <= 0 {
 		c.Interval = 5 * time.Second
+	}
+	if c.Refused == nil {
+		c.Refused = func() []spiffeid.TrustDomain { return nil }
 	}
 	return nil
 }
@@ -187,7 +192,7 @@ func (f *Federator) publish(bundle *trust.Bundle, signer *trust.Material) error 
 func (f *Federator) reconcile(ctx context.Context, snapshot *mesh.Snapshot) error {
 	desired := spire.Desired{
 		Bundles: []spire.ForeignBundle{{TrustDomain: f.config.Plane, JWKS: f.config.PlaneBundle()}},
-		Managed: f.managed, Complete: f.config.Complete(), Remember: f.remember, Paths: f.config.Paths,
+		Managed: f.managed, Complete: f.config.Complete(), Keep: f.config.Refused(), Remember: f.remember, Paths: f.config.Paths,
 	}
 	for federation := range snapshot.Federations() {
 		if federation.TrustDomain != f.config.Table.Owner().Domain && federation.TrustDomain != f.config.Plane {
@@ -198,12 +203,18 @@ func (f *Federator) reconcile(ctx context.Context, snapshot *mesh.Snapshot) erro
 		}
 	}
 	status, err := f.config.Server.Reconcile(ctx, desired)
-	if err != nil {
+	if err != nil && status.Domains == nil {
 		return err
 	}
 	f.tell(status)
 	now := time.Now()
-	f.status.Set(Status{Status: status, Since: f.since(status, now), Done: now})
+	next := Status{Status: status, Since: f.since(status, now), Done: now}
+	if err != nil { // of some domains: what the server holds of the others is told all the same
+		next.Done = f.Status().Done
+		f.status.Set(next)
+		return err
+	}
+	f.status.Set(next)
 	f.metrics.done.SetToCurrentTime()
 	f.metrics.domains.Set(float64(len(status.Domains)))
 	return f.remember(status.Managed)

@@ -20,17 +20,21 @@ import (
 
 // server is a SPIRE server that says what the test wants.
 type server struct {
-	own     *trust.Bundle
-	status  spire.Status
-	failure error
-	desired spire.Desired
+	own       *trust.Bundle
+	status    spire.Status
+	failure   error
+	reconcile error // of some domains
+	desired   spire.Desired
 }
 
 func (s *server) OwnBundle(context.Context) (*trust.Bundle, error) { return s.own, s.failure }
 
 func (s *server) Reconcile(_ context.Context, desired spire.Desired) (spire.Status, error) {
 	s.desired = desired
-	return s.status, s.failure
+	if s.failure != nil {
+		return spire.Status{}, s.failure
+	}
+	return s.status, s.reconcile
 }
 
 var westDomain = spiffeid.RequireTrustDomainFromString("west.test")
@@ -89,6 +93,21 @@ func TestReport(t *testing.T) {
 	}
 	if want := "east.test |south.test signed by a stranger|west.test odd"; strings.Join(got, "|") != want || r.GetError() != "" {
 		t.Errorf("got %q, want %q (%s)", got, want, r.GetError())
+	}
+}
+
+// One domain that the server does not take hides nothing of the others.
+func TestOneDomainFails(t *testing.T) {
+	f, s, material := fixture(t, func(c *Config) {
+		c.Refused = func() []spiffeid.TrustDomain { return []spiffeid.TrustDomain{westDomain} }
+	})
+	s.reconcile = errors.New(`trust domain "south.test": no`)
+	f.look(t, material)
+	if now := f.Status(); now.Error == "" || !now.Done.IsZero() || now.Domains[westDomain].Sequence != 5 || now.Own.Sequence != 3 {
+		t.Errorf("%+v", now)
+	}
+	if len(s.desired.Keep) != 1 || s.desired.Keep[0] != westDomain {
+		t.Errorf("keeps %v", s.desired.Keep)
 	}
 }
 

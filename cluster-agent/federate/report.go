@@ -16,10 +16,12 @@ import (
 func (f *Federator) Report(now time.Time, refused map[spiffeid.TrustDomain]string) *pb.FederationReport {
 	s, own := f.Status(), f.config.Table.Owner().Domain
 	out := &pb.FederationReport{DoneAgeMs: -1, Error: s.Error}
-	if s.Done.IsZero() {
+	if !s.Done.IsZero() {
+		out.DoneAgeMs = now.Sub(s.Done).Milliseconds()
+	}
+	if s.Domains == nil {
 		return out
 	}
-	out.DoneAgeMs = now.Sub(s.Done).Milliseconds()
 	out.Bundles = append(out.Bundles, s.bundle(own, s.Own, refused[own], now))
 	for domain, d := range s.Domains {
 		out.Bundles = append(out.Bundles, s.bundle(domain, d, refused[domain], now))

@@ -42,6 +42,9 @@ type Desired struct {
 	// Complete says that Bundles is all that is desired, so that a managed domain that is missing is to go.
 	// Zero = not known, and nothing is deleted.
 	Complete bool
+	// Keep are domains that are not to go although nothing of them is desired: their newest bundle was refused, so what
+	// the server holds of them stays in force.
+	Keep []spiffeid.TrustDomain
 	// Paths limits which entries are made to federate: those whose SPIFFE ID's path is one of these or below it, such as
 	// /ns/shop. Empty = every workload's.
 	Paths []string
@@ -95,7 +98,8 @@ type reconciliation struct {
 	failed    []error
 }
 
-// Reconcile makes the server federate as desired. After an error some of it may be done; calling again is safe.
+// Reconcile makes the server federate as desired. After an error some of it may be done; calling again is safe. Beside
+// the error the Status is the zero one if the server could not be read at all, else what it holds now.
 // A desired bundle that must not be taken is no error: its DomainStatus.Problem says why, and what the server
 // held stays in force.
 func (c *Client) Reconcile(ctx context.Context, desired Desired) (Status, error) {
@@ -252,6 +256,9 @@ func (r *reconciliation) remove(ctx context.Context) {
 	wanted := make(map[spiffeid.TrustDomain]bool)
 	for _, f := range r.desired.Bundles {
 		wanted[f.TrustDomain] = true
+	}
+	for _, domain := range r.desired.Keep {
+		wanted[domain] = true
 	}
 	for _, domain := range r.managedNames() {
 		if wanted[domain] {

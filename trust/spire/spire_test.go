@@ -168,6 +168,11 @@ func TestReconcileIsIdempotentAndDeletesOnlyItsOwn(t *testing.T) {
 	if status = east.reconcile(t, spire.Desired{Managed: desired.Managed}); len(status.Domains) != 2 {
 		t.Fatalf("unknown: %+v", status)
 	}
+	// What is desired of west was refused: that is not known either.
+	status = east.reconcile(t, spire.Desired{Managed: desired.Managed, Complete: true, Keep: []spiffeid.TrustDomain{west.td}})
+	if len(status.Domains) != 2 || len(status.Managed) != 1 {
+		t.Fatalf("refused: %+v", status)
+	}
 	status = east.reconcile(t, spire.Desired{Managed: desired.Managed, Complete: true})
 	if _, there := status.Domains[south.td]; !there || len(status.Domains) != 1 || len(status.Managed) != 0 {
 		t.Fatalf("complete: %+v", status)
