@@ -126,6 +126,8 @@ func (c *Config) dialOptions() []grpc.DialOption {
 
 // stream lives as long as one stream does; answered tells whether the agent ever answered on it.
 func (c *Config) stream(ctx context.Context, client periplusv1.WorkloadServiceClient) (answered bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // an attempt that fails must leave nothing with the caller's context
 	group, ctx := errgroup.WithContext(ctx)
 	stream, err := client.Announce(ctx)
 	if err != nil {

@@ -3,7 +3,10 @@ package announce
 import (
 	"context"
 	"io"
+	"maps"
 	"net"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +151,83 @@ func TestWrongAgentHearsNothing(t *testing.T) {
 		t.Fatalf("announced to a stranger: %v", r)
 	default:
 	}
+}
+
+// holder is a context that counts what waits for its end.
+type holder struct {
+	context.Context
+	done chan struct{}
+
+	mu      sync.Mutex
+	next    int
+	waiting map[int]func()
+}
+
+func (h *holder) Done() <-chan struct{} { return h.done }
+func (h *holder) Value(any) any         { return nil }
+
+func (h *holder) Err() error {
+	select {
+	case <-h.done:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// AfterFunc is what package context asks of a context that is not its own.
+func (h *holder) AfterFunc(f func()) (stop func() bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := h.next
+	h.next++
+	h.waiting[n] = f
+	return func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		_, there := h.waiting[n]
+		delete(h.waiting, n)
+		return there
+	}
+}
+
+func (h *holder) count() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.waiting)
+}
+
+func (h *holder) cancel() {
+	close(h.done)
+	h.mu.Lock()
+	all := slices.Collect(maps.Values(h.waiting))
+	h.mu.Unlock()
+	for _, f := range all {
+		f()
+	}
+}
+
+// A proxy whose agent is away for days does not grow with each attempt.
+func TestAttemptsLeaveNothingBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca, network := trusttest.NewCA("east.mesh"), new(memnet.Network)
+		ctx := &holder{Context: t.Context(), done: make(chan struct{}), waiting: map[int]func(){}}
+		done := make(chan error, 1)
+		go func() {
+			done <- Run(ctx, Config{
+				Target: Target{Address: "agent:1", Authorize: trust.AuthorizeAny}, Source: ca.Source("/p1", time.Hour),
+				Announcement: watch.New(&periplusv1.AnnounceRequest{Name: "p1"}), Dial: network.From("p1"),
+			})
+		}()
+		time.Sleep(5 * time.Minute)
+		if n := ctx.count(); n > 2 {
+			t.Errorf("%d contexts of attempts are left", n)
+		}
+		ctx.cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestConfigIsChecked(t *testing.T) {
