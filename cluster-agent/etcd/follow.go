@@ -19,7 +19,8 @@ type follower struct {
 	sink     clusteragent.Sink
 	root     string
 	registry *registry
-	revision int64 // that the registry is at
+	revision int64  // that the registry is at
+	cluster  uint64 // of etcd, that has this revision: one that was restored from a backup has another ID
 	applied  time.Time
 }
 
@@ -32,14 +33,18 @@ func (f *follower) list(ctx context.Context) error {
 	there := map[string]bool{}
 	options := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(f.root)), clientv3.WithLimit(page)}
 	var revision int64
+	var cluster uint64
 	for from := f.root; ; {
 		response, err := f.get(ctx, from, options...)
 		if err != nil {
 			return wrap("list", err)
 		}
 		if revision == 0 {
-			revision = response.Header.Revision
+			revision, cluster = response.Header.Revision, response.Header.ClusterId
 			options = append(options, clientv3.WithRev(revision))
+		}
+		if response.Header.ClusterId != cluster {
+			return wrap("list", errRewound)
 		}
 		for _, kv := range response.Kvs {
 			there[f.path(kv)] = true
@@ -54,7 +59,7 @@ func (f *follower) list(ctx context.Context) error {
 	f.registry.listed(there, now)
 	f.registry.commit()
 	f.sink.Replace(f.registry.objects())
-	f.revision, f.applied = revision, now
+	f.revision, f.cluster, f.applied = revision, cluster, now
 	f.source.metrics.hear(now)
 	f.source.report(f)
 	f.source.config.Log.Info("etcd listed", "revision", revision, "records", len(there), "lost", len(f.registry.lost))
@@ -148,7 +153,7 @@ func (f *follower) take(response *clientv3.WatchResponse) error {
 		return wrap("watch", errCompacted)
 	case response.Err() != nil:
 		return wrap("watch", response.Err())
-	case response.Header.Revision != 0 && response.Header.Revision < f.revision:
+	case response.Header.Revision != 0 && response.Header.Revision < f.revision, response.Header.ClusterId != 0 && response.Header.ClusterId != f.cluster:
 		return wrap("watch", errRewound)
 	}
 	for _, event := range response.Events {

@@ -147,7 +147,7 @@ func (f *follower) run(ctx context.Context) error {
 // Why a watch cannot go on.
 var (
 	errCompacted = errors.New("what comes next was compacted away")
-	errRewound   = errors.New("etcd is at an older revision than it was: it was restored from a backup or is another one")
+	errRewound   = errors.New("etcd is at an older revision than it was, or is another cluster: it was restored from a backup, or the address is now another one's")
 	errSilent    = errors.New("etcd is silent")
 )
 

@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
 	clusteragent "github.com/periplus-mesh/periplus/cluster-agent"
@@ -48,6 +51,27 @@ func TestOutOfReach(t *testing.T) {
 	case <-s.Synced():
 		t.Error("synced though nothing was read")
 	default:
+	}
+}
+
+// An etcd that was restored from a backup may be at a newer revision than the one before: its watch would pass over
+// what was changed in between.
+func TestAnotherEtcdIsReadAnew(t *testing.T) {
+	f := &follower{revision: 7, cluster: 1}
+	at := func(cluster uint64, revision int64) error {
+		return f.take(&clientv3.WatchResponse{Header: &etcdserverpb.ResponseHeader{ClusterId: cluster, Revision: revision}})
+	}
+	for name, row := range map[string]struct {
+		err  error
+		want error
+	}{
+		"the same":          {at(1, 8), nil},
+		"at an older state": {at(1, 6), errRewound},
+		"another one":       {at(2, 100), errRewound},
+	} {
+		if !errors.Is(row.err, row.want) {
+			t.Errorf("%s: %v, want %v", name, row.err, row.want)
+		}
 	}
 }
 
