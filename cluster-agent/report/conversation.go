@@ -15,6 +15,7 @@ import (
 type conversation struct {
 	reporter *Reporter
 	stream   pb.AgentService_ReportClient
+	cancel   context.CancelCauseFunc // ends the stream
 	address  string
 	answers  <-chan *pb.ReportResponse
 	lost     <-chan error
@@ -52,7 +53,9 @@ func (c *conversation) begin(welcome *pb.Welcome) error {
 	c.members(welcome)
 	snapshot, _ := config.Store.Latest()
 	c.ledger = newLedger(config.Owner, welcome.GetHave(), snapshot)
-	c.status = Status{Controller: c.address, Since: time.Now(), Epoch: welcome.GetEpoch(), Refused: map[string]string{}}
+	c.status = Status{
+		Controller: c.address, Since: time.Now(), Epoch: welcome.GetEpoch(), Had: len(c.ledger.have), Refused: map[string]string{},
+	}
 	c.publish()
 	c.reporter.metrics.connected.Set(1)
 	config.Load(time.Now()) // what gathered while nobody listened is old
@@ -120,7 +123,15 @@ func (c *conversation) send() error {
 	c.publish()
 	c.reporter.metrics.updates.Inc()
 	c.reporter.metrics.objects.Add(float64(len(sent)))
-	return c.stream.Send(&pb.ReportRequest{Message: &pb.ReportRequest_Update{Update: update}})
+	return c.put(&pb.ReportRequest{Message: &pb.ReportRequest_Update{Update: update}})
+}
+
+// put sends m. A controller that reads no more fills the stream's window, and Send would wait for as long as the
+// connection lives: then the stream ends.
+func (c *conversation) put(m *pb.ReportRequest) error {
+	watchdog := time.AfterFunc(c.reporter.config.AnswerTimeout, func() { c.cancel(errSilent) })
+	defer watchdog.Stop()
+	return c.stream.Send(m)
 }
 
 func (c *conversation) answer(answer *pb.ReportResponse) error {
@@ -155,7 +166,7 @@ func (c *conversation) load(now time.Time) error {
 	if report == nil {
 		return nil
 	}
-	return c.stream.Send(&pb.ReportRequest{Message: &pb.ReportRequest_Load{Load: report}})
+	return c.put(&pb.ReportRequest{Message: &pb.ReportRequest_Load{Load: report}})
 }
 
 func (c *conversation) publish() {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -94,6 +95,7 @@ type Status struct {
 	Epoch      uint64            `json:"epoch"`
 	Sequence   uint64            `json:"sequence"`
 	Index      uint64            `json:"index"` // raft index of the last acknowledgement
+	Had        int               `json:"had"`   // objects of the cluster that the controllers had when the stream began
 	Pending    int               `json:"pending"`
 	Refused    map[string]string `json:"refused,omitempty"` // key -> reason, on this stream
 	Error      string            `json:"error,omitempty"`   // why the last stream ended
@@ -116,6 +118,9 @@ func New(c Config) (*Reporter, error) {
 
 // Status is the latest. Its map must not be written.
 func (r *Reporter) Status() Status { return r.status.Latest() }
+
+// WatchStatus is Status, and a channel that is closed when that has changed.
+func (r *Reporter) WatchStatus() (Status, <-chan struct{}) { return r.status.Get() }
 
 // Run reports until ctx is done.
 func (r *Reporter) Run(ctx context.Context) error {
@@ -152,8 +157,8 @@ func (r *Reporter) Run(ctx context.Context) error {
 
 // stream reports to one controller until that ends; it never returns nil.
 func (r *Reporter) stream(ctx context.Context, address string) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	connection, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(credentials.NewTLS(trust.ClientConfig(r.config.Source, r.config.Authorize))),
 		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return r.config.Dial(ctx, address) }),
@@ -173,11 +178,12 @@ func (r *Reporter) stream(ctx context.Context, address string) error {
 	answers := make(chan *pb.ReportResponse)
 	lost := make(chan error, 1)
 	go receive(ctx, stream, answers, lost) // ends with ctx, at the latest
-	c := &conversation{reporter: r, stream: stream, address: address, answers: answers, lost: lost}
-	if err := c.welcome(ctx); err != nil {
-		return err
+	c := &conversation{reporter: r, stream: stream, cancel: cancel, address: address, answers: answers, lost: lost}
+	err = c.welcome(ctx)
+	if err == nil {
+		err = c.run(ctx)
 	}
-	return c.run(ctx)
+	return cmp.Or(context.Cause(ctx), err) // what ended the stream says more than that it ended
 }
 
 func receive(ctx context.Context, stream pb.AgentService_ReportClient, answers chan<- *pb.ReportResponse, lost chan<- error) {
