@@ -33,9 +33,10 @@ type kind struct {
 	selector string                // of fields
 	group    schema.GroupVersion
 	path     string // of the API
+	optional bool   // an API server may not have it
 }
 
-// kinds are the resources that every API server has.
+// kinds are the resources that every API server has: one that does not find them is not up yet, or is none.
 func kinds() []kind {
 	core, discovery := corev1.SchemeGroupVersion, discoveryv1.SchemeGroupVersion
 	return []kind{

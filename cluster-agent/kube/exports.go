@@ -52,7 +52,7 @@ func (u unstructuredLister) watch(ctx context.Context, o metav1.ListOptions) (wa
 
 // run looks for the definition and follows the exports as long as it is there.
 func (x *exporter) run(ctx context.Context) error {
-	f := &follower{kind: kind{name: exportResource, record: &convert.Export{}}, engine: x.engine, log: x.log, metrics: x.metrics}
+	f := &follower{kind: kind{name: exportResource, record: &convert.Export{}, optional: true}, engine: x.engine, log: x.log, metrics: x.metrics}
 	for ctx.Err() == nil {
 		resource, err := persist(ctx, f, func() (schema.GroupVersionResource, error) { return x.find(ctx) })
 		switch {

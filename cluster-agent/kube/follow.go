@@ -82,7 +82,7 @@ func (r reason) cure() string {
 	return "it is tried again"
 }
 
-// run follows until ctx is done, or, if the resource is not served any more, returns absent.
+// run follows until ctx is done; of an optional resource it returns absent when that is not served.
 func (f *follower) run(ctx context.Context) reason {
 	ctx = klog.NewContext(ctx, logr.Discard()) // what goes wrong is told by this package, once
 	backoff := minBackoff
@@ -91,7 +91,7 @@ func (f *follower) run(ctx context.Context) reason {
 		reflector := cache.NewReflectorWithOptions(f, f.kind.example, f, cache.ReflectorOptions{Name: f.kind.name})
 		reflector.WatchListPageSize = pageSize
 		err := f.follow(ctx, reflector)
-		if classify(err) == absent {
+		if f.kind.optional && classify(err) == absent {
 			return absent
 		}
 		if time.Since(began) > steady {
@@ -140,7 +140,11 @@ func (f *follower) note(err error) {
 		f.log.Info("kubernetes watch expired: the resource is listed anew, and until then stays as it is", "resource", f.kind.name)
 	default:
 		f.metrics.watching.WithLabelValues(f.kind.name).Set(0)
-		f.log.Warn("kubernetes resource cannot be followed: what is known stays in force", "resource", f.kind.name, "reason", string(now), "cure", now.cure(), "err", err)
+		cure := now.cure()
+		if now == absent && !f.kind.optional {
+			cure = "it is tried again; look at what answers in place of the API server"
+		}
+		f.log.Warn("kubernetes resource cannot be followed: what is known stays in force", "resource", f.kind.name, "reason", string(now), "cure", cure, "err", err)
 	}
 }
 

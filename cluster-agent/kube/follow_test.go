@@ -48,6 +48,7 @@ type server struct {
 	pages   [][]string
 	failAt  int // the page that cannot be read; 0: none
 	down    bool
+	absent  bool // something else answers in its place
 	stream  *watch.FakeWatcher
 	expired bool // the next watch says so
 	lists   int
@@ -63,6 +64,8 @@ func (s *server) list(_ context.Context, o metav1.ListOptions) (runtime.Object, 
 	switch {
 	case s.down:
 		return nil, syscall.ECONNREFUSED
+	case s.absent:
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "nodes"}, "")
 	case page == s.failAt:
 		return nil, apierrors.NewInternalError(errors.New("etcd lost its leader"))
 	}
@@ -139,6 +142,10 @@ func TestFailuresChangeNothing(t *testing.T) {
 		if got := value(t, m.failures.WithLabelValues("nodes", "expired")); got == 0 {
 			t.Error("no expired watch was counted")
 		}
+		s.set(func(s *server) { s.absent, s.expired = true, true; s.stream.Stop() })
+		nodes(2, "a load balancer that has lost its API servers knows no nodes")
+		s.set(func(s *server) { s.absent, s.pages = false, [][]string{{"b"}, {"c", "d"}} })
+		nodes(3, "found again")
 		stop()
 		<-ended
 	})
