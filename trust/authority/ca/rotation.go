@@ -13,11 +13,15 @@ const (
 	activateAt = 6
 )
 
+// lookAgain bounds the wait for the next step: a timer does not notice that the clock was set, nor that the machine
+// slept.
+const lookAgain = time.Minute
+
 // Run renews roots on schedule until ctx is done; then it returns nil.
 func (a *Authority) Run(ctx context.Context) error {
 	for {
 		s, next := a.latest.Get()
-		timer := time.NewTimer(time.Until(s.nextStep()))
+		timer := time.NewTimer(min(time.Until(s.nextStep()), lookAgain))
 		select {
 		case <-timer.C:
 			if err := a.step(); err != nil {

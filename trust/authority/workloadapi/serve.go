@@ -91,11 +91,15 @@ func follow[R proto.Message](ctx context.Context, a *workloadAPI, make func(*ca.
 	}
 }
 
-// wait returns nil on the next state or at again; zero again = never.
+// lookAgain bounds a wait for the time to renew: a timer does not notice that the clock was set, nor that the machine
+// slept, and certificates end by the clock.
+const lookAgain = 10 * time.Second
+
+// wait returns nil on the next state, at again or before it; zero again = never.
 func wait(ctx context.Context, next <-chan struct{}, again time.Time) error {
 	var alarm <-chan time.Time
 	if !again.IsZero() {
-		timer := time.NewTimer(time.Until(again))
+		timer := time.NewTimer(min(time.Until(again), lookAgain))
 		defer timer.Stop()
 		alarm = timer.C
 	}
@@ -231,8 +235,9 @@ func (a *workloadAPI) issue(s *ca.State, e *types.Entry, now time.Time) (*svid, 
 	}, nil
 }
 
-// renewal is just before half of the life, a little different for each SVID so that they spread.
+// renewal is just before half of the life, a little different for each SVID so that they spread. It is by the clock,
+// as the life is, and not by the time that passes here (package time, "Monotonic Clocks").
 func renewal(now, notAfter time.Time) time.Time {
 	life := notAfter.Sub(now)
-	return now.Add(life*2/5 - rand.N(life/20+1))
+	return now.Add(life*2/5 - rand.N(life/20+1)).Round(0)
 }
