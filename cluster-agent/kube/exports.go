@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/dynamic"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/kube/convert"
+	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
 const (
@@ -37,6 +38,10 @@ type exporter struct {
 	engine  *engine
 	log     *slog.Logger
 	metrics *metrics
+	// patience is how long the definition must be missing for there to be no exports: an API server that starts may not
+	// serve it yet.
+	patience time.Duration
+	missing  time.Time // since when it is; zero: it is not
 }
 
 // unstructuredLister lists and watches what has no Go type here.
@@ -57,10 +62,11 @@ func (x *exporter) run(ctx context.Context) error {
 		resource, err := persist(ctx, f, func() (schema.GroupVersionResource, error) { return x.find(ctx) })
 		switch {
 		case err == nil:
+			x.missing = time.Time{}
 			x.log.Info("kubernetes resource is served", "resource", exportResource, "version", resource.Version)
 			x.follow(ctx, f, resource)
 		case classify(err) == absent:
-			x.none()
+			x.none(time.Now())
 		}
 		sleep(ctx, lookAgain)
 	}
@@ -68,10 +74,22 @@ func (x *exporter) run(ctx context.Context) error {
 }
 
 // none says that there are no exports, unless there were: those that go are told one by one.
-func (x *exporter) none() {
-	if !x.engine.isListed(exportResource) {
+func (x *exporter) none(now time.Time) {
+	if x.missing.IsZero() {
+		x.missing = now
+	}
+	if now.Sub(x.missing) >= x.patience && !x.engine.isListed(exportResource) {
 		x.engine.replace(exportResource, &convert.Export{}, nil)
 	}
+}
+
+// patienceWith is for an agent that said held before it was restarted: what it exported is not withdrawn at a glance.
+func patienceWith(held []mesh.Object) time.Duration {
+	exported := func(o mesh.Object) bool { s, ok := o.(*mesh.Service); return ok && s.Exported }
+	if slices.ContainsFunc(held, exported) {
+		return time.Minute
+	}
+	return 0
 }
 
 func (x *exporter) follow(ctx context.Context, f *follower, resource schema.GroupVersionResource) {

@@ -22,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/kube/convert"
+	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
 func TestClassify(t *testing.T) {
@@ -158,4 +159,29 @@ func value(t *testing.T, m prometheus.Metric) float64 {
 		t.Fatal(err)
 	}
 	return out.GetGauge().GetValue() + out.GetCounter().GetValue()
+}
+
+// An API server that has just started may not find ServiceExports. An agent that exported something before it was
+// restarted itself gives it a minute; one that did not has nothing to lose.
+func TestMissingDefinitionWithdrawsNothingAtOnce(t *testing.T) {
+	held := []mesh.Object{&mesh.Service{Exported: false}, &mesh.EndpointSlice{}}
+	began := time.Unix(1_000, 0)
+	for _, row := range []struct {
+		held  []mesh.Object
+		after time.Duration
+		want  bool
+	}{
+		{held, 0, true},
+		{append(held, &mesh.Service{Exported: true}), 0, false},
+		{append(held, &mesh.Service{Exported: true}), 59 * time.Second, false},
+		{append(held, &mesh.Service{Exported: true}), time.Minute, true},
+	} {
+		e := newEngine(newMetrics(prometheus.NewRegistry()))
+		x := &exporter{engine: e, patience: patienceWith(row.held)}
+		x.none(began)
+		x.none(began.Add(row.after))
+		if got := e.isListed(exportResource); got != row.want {
+			t.Errorf("after %v with %d objects held: %v", row.after, len(row.held), got)
+		}
+	}
 }

@@ -69,7 +69,7 @@ func (s *Source) Run(ctx context.Context, sink clusteragent.Sink) error {
 	if err != nil {
 		return fmt.Errorf("kubernetes: %s: %w", exportResource, err)
 	}
-	x := &exporter{core: core, dynamic: client, engine: s.engine, log: s.config.Log, metrics: s.metrics}
+	x := &exporter{core: core, dynamic: client, engine: s.engine, log: s.config.Log, metrics: s.metrics, patience: patienceWith(sink.Held())}
 	group.Go(func() error { return x.run(ctx) })
 	group.Go(func() error { return s.loop(ctx, sink) })
 	return group.Wait()
