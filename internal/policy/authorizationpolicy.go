@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -12,7 +13,7 @@ import (
 )
 
 var authorizationPolicy = kind{
-	name: mesh.KindAuthorizationPolicy, group: "security.istio.io",
+	name: mesh.KindAuthorizationPolicy, group: "security.istio.io", versions: []string{"v1", "v1beta1"},
 	message: func() proto.Message { return new(istio.AuthorizationPolicy) },
 	supported: concat([]string{"selector.matchLabels", "action"},
 		under("rules.from.source", "principals", "notPrincipals", "namespaces", "notNamespaces", "serviceAccounts", "notServiceAccounts"),
@@ -47,6 +48,9 @@ func (d *document) authorizationRule(path string, r *istio.Rule) (out mesh.Autho
 		source := mesh.AuthorizationSource{
 			Principals: d.patterns(at+".principals", s.GetPrincipals()), NotPrincipals: d.patterns(at+".notPrincipals", s.GetNotPrincipals()),
 			Namespaces: d.patterns(at+".namespaces", s.GetNamespaces()), NotNamespaces: d.patterns(at+".notNamespaces", s.GetNotNamespaces()),
+		}
+		if len(s.GetServiceAccounts()) > 0 && !isEmpty(s.GetPrincipals(), s.GetNamespaces()) {
+			d.fault(at+".serviceAccounts", "excludes principals and namespaces", "write a source of its own for them: sources are alternatives")
 		}
 		source.Principals = append(source.Principals, d.serviceAccounts(at+".serviceAccounts", s.GetServiceAccounts())...)
 		source.NotPrincipals = append(source.NotPrincipals, d.serviceAccounts(at+".notServiceAccounts", s.GetNotServiceAccounts())...)
@@ -95,8 +99,7 @@ func (d *document) patterns(path string, in []string) []string {
 
 func (d *document) ports(path string, in []string) []string {
 	for i, p := range in {
-		var n uint32
-		if _, err := fmt.Sscanf(p+"\n", "%d\n", &n); err != nil || n == 0 || n > 65535 {
+		if n, err := strconv.ParseUint(p, 10, 16); err != nil || n == 0 {
 			d.fault(fmt.Sprintf("%s[%d]", path, i), fmt.Sprintf("%q is not a port", p), "write a number from 1 to 65535")
 		}
 	}

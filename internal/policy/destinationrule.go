@@ -2,7 +2,10 @@ package policy
 
 import (
 	"fmt"
-	"regexp"
+	"maps"
+	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -18,7 +21,7 @@ var trafficPolicyFields = []string{
 	"loadBalancer.consistentHash.httpQueryParameterName", "loadBalancer.consistentHash.ringHash.minimumRingSize",
 	"loadBalancer.consistentHash.maglev", "loadBalancer.consistentHash.minimumRingSize",
 	"loadBalancer.localityLbSetting",
-	"connectionPool.tcp.maxConnections", "connectionPool.tcp.connectTimeout", "connectionPool.tcp.idleTimeout",
+	"connectionPool.tcp.maxConnections", "connectionPool.tcp.connectTimeout",
 	"connectionPool.http.http1MaxPendingRequests", "connectionPool.http.http2MaxRequests", "connectionPool.http.maxRequestsPerConnection",
 	"connectionPool.http.maxRetries", "connectionPool.http.idleTimeout",
 	"outlierDetection.consecutive5xxErrors", "outlierDetection.consecutiveGatewayErrors", "outlierDetection.interval",
@@ -26,14 +29,15 @@ var trafficPolicyFields = []string{
 }
 
 var destinationRule = kind{
-	name: mesh.KindDestinationRule, group: "networking.istio.io",
+	name: mesh.KindDestinationRule, group: "networking.istio.io", versions: []string{"v1", "v1beta1", "v1alpha3"},
 	message: func() proto.Message { return new(istio.DestinationRule) },
 	supported: concat([]string{"host", "subsets.name", "subsets.labels"},
 		under("trafficPolicy", trafficPolicyFields...), under("subsets.trafficPolicy", trafficPolicyFields...),
 		under("trafficPolicy.portLevelSettings", append(trafficPolicyFields, "port.number")...)),
 	cures: map[string]string{
-		"tls":      "remove it: traffic between sidecars is always mTLS, and the identity is checked",
-		"exportTo": "remove it, or confine the policy with the annotation " + ScopeAnnotation,
+		"tls":         "remove it: traffic between sidecars is always mTLS, and the identity is checked",
+		"idleTimeout": "remove it; what is idle is limited for HTTP alone, by connectionPool.http.idleTimeout",
+		"exportTo":    "remove it, or confine the policy with the annotation " + ScopeAnnotation,
 	},
 	convert: func(d *document, m proto.Message) mesh.PolicySpec {
 		return d.destinationRule(m.(*istio.DestinationRule))
@@ -72,7 +76,7 @@ func (d *document) destinationRule(r *istio.DestinationRule) *mesh.DestinationRu
 		if s.GetName() == "" || seen[s.GetName()] {
 			d.fault(path+".name", fmt.Sprintf("%q is empty or given twice", s.GetName()), "give every subset a name of its own")
 		}
-		if !subsetName.MatchString(s.GetName()) { // it is part of a server name
+		if s.GetName() != "" && !label.MatchString(s.GetName()) { // it is part of a server name
 			d.fault(path+".name", fmt.Sprintf("%q is not an RFC 1123 label", s.GetName()), "use lower-case letters, digits and '-', at most 63")
 		}
 		seen[s.GetName()] = true
@@ -80,8 +84,6 @@ func (d *document) destinationRule(r *istio.DestinationRule) *mesh.DestinationRu
 	}
 	return out
 }
-
-var subsetName = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)?$`)
 
 func (d *document) subset(path string, s *istio.Subset) mesh.Subset {
 	out := mesh.Subset{Name: s.GetName(), Labels: s.GetLabels()}
@@ -138,6 +140,9 @@ func (d *document) consistentHash(path string, hash *istio.LoadBalancerSettings_
 	if hash.GetMaglev() != nil {
 		out.Algorithm = mesh.Maglev
 	}
+	if hash.GetMaglev().GetTableSize() != 0 {
+		d.fault(path+".maglev.tableSize", "is not supported", "remove it; the table has 65537 entries")
+	}
 	out.MinimumRingSize = max(hash.GetRingHash().GetMinimumRingSize(), hash.GetMinimumRingSize())
 	if out.MinimumRingSize > 8<<20 {
 		d.fault(path+".ringHash", fmt.Sprintf("ring of %d entries, at most 8388608", out.MinimumRingSize), "use a smaller ring")
@@ -157,7 +162,7 @@ func (d *document) locality(path string, l *istio.LocalityLoadBalancerSetting) *
 		d.fault(path, "distribute excludes failover and failoverPriority", "keep one of them")
 	}
 	for i, f := range l.GetFailover() {
-		if f.GetFrom() == "" || f.GetTo() == "" || f.GetFrom() == f.GetTo() {
+		if !isRegion(f.GetFrom()) || !isRegion(f.GetTo()) || f.GetFrom() == f.GetTo() {
 			d.fault(fmt.Sprintf("%s.failover[%d]", path, i), "from and to must be two regions", "name the region that overflows and the one that takes it")
 		}
 		out.Failover = append(out.Failover, mesh.RegionFailover{From: f.GetFrom(), To: f.GetTo()})
@@ -167,12 +172,39 @@ func (d *document) locality(path string, l *istio.LocalityLoadBalancerSetting) *
 		for _, percent := range r.GetTo() {
 			sum += percent
 		}
-		if sum != 100 || r.GetFrom() == "" {
-			d.fault(fmt.Sprintf("%s.distribute[%d]", path, i), fmt.Sprintf("the weights sum to %d, or from is missing", sum), "weights must sum to 100")
+		at := fmt.Sprintf("%s.distribute[%d]", path, i)
+		if sum != 100 {
+			d.fault(at, fmt.Sprintf("the weights sum to %d", sum), "weights must sum to 100")
+		}
+		for _, pattern := range append(slices.Sorted(maps.Keys(r.GetTo())), r.GetFrom()) {
+			if !isLocalityPattern(pattern) {
+				d.fault(at, fmt.Sprintf("%q is not a locality", pattern), "write region, region/zone or region/zone/subzone, the last part of which may be '*'")
+			}
 		}
 		out.Distribute = append(out.Distribute, mesh.Distribute{From: r.GetFrom(), To: r.GetTo()})
 	}
 	return out
+}
+
+func isRegion(text string) bool {
+	l, err := mesh.ParseLocality(text)
+	return err == nil && l == mesh.Locality{Region: text} && text != ""
+}
+
+// isLocalityPattern: '*' stands for all that is left, so nothing may follow it (Istio).
+func isLocalityPattern(text string) bool {
+	text, any := strings.CutSuffix(text, "*")
+	if any && text == "" {
+		return true
+	}
+	if any {
+		var ok bool
+		if text, ok = strings.CutSuffix(text, "/"); !ok || strings.Count(text, "/") > 1 {
+			return false
+		}
+	}
+	l, err := mesh.ParseLocality(text)
+	return err == nil && l.String() == text && text != ""
 }
 
 func (d *document) duration(path string, v *durationpb.Duration) time.Duration {
@@ -202,15 +234,12 @@ func (d *document) connectionPool(path string, p *istio.ConnectionPoolSettings) 
 		MaxRequestsPerConnection: d.count(path+".http.maxRequestsPerConnection", p.GetHttp().GetMaxRequestsPerConnection()),
 		MaxRetries:               d.count(path+".http.maxRetries", p.GetHttp().GetMaxRetries()),
 	}
-	if out.IdleTimeout == 0 {
-		out.IdleTimeout = d.duration(path+".tcp.idleTimeout", p.GetTcp().GetIdleTimeout())
-	}
 	return out
 }
 
 func (d *document) outlierDetection(path string, o *istio.OutlierDetection) *mesh.OutlierDetection {
 	out := &mesh.OutlierDetection{
-		Consecutive5xx:           o.GetConsecutive_5XxErrors().GetValue(),
+		Consecutive5xx:           consecutive5xx(o),
 		ConsecutiveGatewayErrors: o.GetConsecutiveGatewayErrors().GetValue(),
 		Interval:                 d.duration(path+".interval", o.GetInterval()),
 		BaseEjectionTime:         d.duration(path+".baseEjectionTime", o.GetBaseEjectionTime()),
@@ -221,4 +250,14 @@ func (d *document) outlierDetection(path string, o *istio.OutlierDetection) *mes
 		d.fault(path, "a percentage is above 100", "give 0 to 100")
 	}
 	return out
+}
+
+// consecutive5xx is the number of errors that eject an endpoint; not given: the default. 0 turns the detection off (Istio),
+// which is a number that is never reached: the mesh's own 0 is the default.
+func consecutive5xx(o *istio.OutlierDetection) uint32 {
+	n := o.GetConsecutive_5XxErrors()
+	if n != nil && n.GetValue() == 0 {
+		return math.MaxUint32
+	}
+	return n.GetValue()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,9 +38,10 @@ const ScopeAnnotation = "periplus.io/clusters"
 
 // kind is how one Kubernetes kind is read.
 type kind struct {
-	name    mesh.PolicyKind
-	group   string
-	message func() proto.Message
+	name     mesh.PolicyKind
+	group    string
+	versions []string // of the group's API, which all mean the same (Istio)
+	message  func() proto.Message
 	// supported are the paths of the fields that the mesh does, below spec; list and map steps are left out. A
 	// path without children in the list stands for everything below it.
 	supported []string
@@ -145,23 +147,38 @@ func (d *document) parse() (p Parsed) {
 }
 
 func (d *document) kind() (kind, bool) {
-	name, version := d.text("kind"), d.text("apiVersion")
-	group, _, _ := strings.Cut(version, "/")
+	name, apiVersion := d.text("kind"), d.text("apiVersion")
+	group, version, _ := strings.Cut(apiVersion, "/")
 	i := slices.IndexFunc(kinds, func(k kind) bool { return string(k.name) == name })
 	switch {
 	case i < 0:
 		d.fault("kind", fmt.Sprintf("%q is not a kind that the mesh knows", name), "use one of "+strings.Join(Kinds(), ", "))
 		return kind{}, false
 	case kinds[i].group != group:
-		d.fault("apiVersion", fmt.Sprintf("%q is not the group of %s", version, name), "use "+kinds[i].group+"/v1")
+		d.fault("apiVersion", fmt.Sprintf("%q is not the group of %s", apiVersion, name), "use "+kinds[i].group+"/v1")
+		return kind{}, false
+	case !slices.Contains(kinds[i].versions, version):
+		d.fault("apiVersion", fmt.Sprintf("%q is not a version of %s", apiVersion, name), "use "+kinds[i].group+"/v1")
 		return kind{}, false
 	}
 	return kinds[i], true
 }
 
+// What Kubernetes accepts as the names of namespaces and of objects.
+var (
+	label     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	subdomain = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+)
+
 func (d *document) metadata(p *Parsed) {
-	if p.Name == "" {
+	switch {
+	case p.Name == "":
 		d.fault("metadata.name", "missing", "give the policy a name")
+	case !subdomain.MatchString(p.Name) || len(p.Name) > 253:
+		d.fault("metadata.name", fmt.Sprintf("%q is not an RFC 1123 subdomain", p.Name), "use lower-case letters, digits, '-' and '.', at most 253")
+	}
+	if !label.MatchString(p.Namespace) {
+		d.fault("metadata.namespace", fmt.Sprintf("%q is not an RFC 1123 label", p.Namespace), "use lower-case letters, digits and '-', at most 63")
 	}
 	scope := d.text("metadata.annotations." + escape(ScopeAnnotation))
 	for name := range strings.SplitSeq(scope, ",") {

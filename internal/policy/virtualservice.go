@@ -16,7 +16,7 @@ import (
 var headerFields = []string{"request.set", "request.add", "request.remove", "response.set", "response.add", "response.remove"}
 
 var virtualService = kind{
-	name: mesh.KindVirtualService, group: "networking.istio.io",
+	name: mesh.KindVirtualService, group: "networking.istio.io", versions: []string{"v1", "v1beta1", "v1alpha3"},
 	message: func() proto.Message { return new(istio.VirtualService) },
 	supported: concat([]string{
 		"hosts", "gateways", "exportTo", "http.name",
@@ -136,8 +136,8 @@ func (d *document) destinations(path string, routes []*istio.HTTPRouteDestinatio
 
 func (d *document) httpMatch(path string, m *istio.HTTPMatchRequest) mesh.HTTPMatch {
 	out := mesh.HTTPMatch{
-		Path: d.stringMatch(path+".uri", m.GetUri()), IgnoreCase: m.GetIgnoreUriCase(),
-		Method: d.stringMatch(path+".method", m.GetMethod()), Authority: d.stringMatch(path+".authority", m.GetAuthority()),
+		Path: d.textMatch(path+".uri", m.GetUri()), IgnoreCase: m.GetIgnoreUriCase(),
+		Method: d.textMatch(path+".method", m.GetMethod()), Authority: d.textMatch(path+".authority", m.GetAuthority()),
 		Headers:        d.stringMatches(path+".headers", m.GetHeaders(), strings.ToLower),
 		WithoutHeaders: d.stringMatches(path+".withoutHeaders", m.GetWithoutHeaders(), strings.ToLower),
 		QueryParams:    d.stringMatches(path+".queryParams", m.GetQueryParams(), strings.Clone),
@@ -146,6 +146,14 @@ func (d *document) httpMatch(path string, m *istio.HTTPMatchRequest) mesh.HTTPMa
 		out.Port = d.port(path+".port", m.GetPort())
 	}
 	return out
+}
+
+// textMatch is a match of what every request has, so it must say something.
+func (d *document) textMatch(path string, m *istio.StringMatch) *mesh.StringMatch {
+	if m != nil && m.GetMatchType() == nil {
+		d.fault(path, "is empty", "write exact, prefix or regex, or remove it to match everything")
+	}
+	return d.stringMatch(path, m)
 }
 
 func (d *document) stringMatches(path string, in map[string]*istio.StringMatch, name func(string) string) map[string]*mesh.StringMatch {
