@@ -13,7 +13,7 @@ const Wildcard = "*"
 const (
 	// MaxNames is how many names may be subscribed per type.
 	MaxNames = 10_000
-	// maxBacklog is how many names may be subscribed and unsubscribed while the client leaves a response unanswered.
+	// maxBacklog is how many names requests may ask for, again and again, while the client leaves a response unanswered.
 	maxBacklog = 4 * MaxNames
 	// MaxNameBytes is how long a name may be.
 	MaxNameBytes = 1024

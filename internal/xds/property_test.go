@@ -325,8 +325,13 @@ func TestLimits(t *testing.T) {
 		{"beside a wildcard", []Request{{Subscribe: append(names("a", MaxNames+1), Wildcard)}}, ErrTooManyNames},
 		{"to and fro", []Request{
 			{Subscribe: names("a", MaxNames)}, {Unsubscribe: names("a", MaxNames)}, {Subscribe: names("b", MaxNames)},
-			{Unsubscribe: names("b", MaxNames)}, {Subscribe: names("c", MaxNames)},
+			{Unsubscribe: names("b", MaxNames)}, {Subscribe: names("c", MaxNames)}, {Unsubscribe: names("c", MaxNames)},
+			{Subscribe: names("d", MaxNames)}, {Unsubscribe: names("d", MaxNames)}, {Subscribe: names("e", MaxNames)},
 		}, ErrTooManyNames},
+		{"giving up what was never asked for", []Request{
+			{Unsubscribe: names("a", MaxNames)}, {Unsubscribe: names("b", MaxNames)}, {Unsubscribe: names("c", MaxNames)},
+			{Unsubscribe: names("d", MaxNames)}, {Unsubscribe: names("e", MaxNames)},
+		}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			session := NewDeltaSession(worldCatalog{}, world{})

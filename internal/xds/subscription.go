@@ -83,12 +83,12 @@ func (s *subscription) add(name string, have Version) {
 // drop unsubscribes a name. One that the wildcard still covers is sent again, or said to be removed: the client
 // cannot know which (xDS, "Unsubscribing From Resources").
 func (s *subscription) drop(name string) {
-	s.backlog++
 	if !s.wildcard {
 		s.sent.delete(name)
 		return
 	}
 	if s.named[name] {
+		s.backlog++
 		delete(s.named, name)
 		s.look(name, true)
 	}
