@@ -22,7 +22,8 @@
 //   - Draining endpoints are left out (as Istio does without persistent sessions): proxies finish what they have.
 //   - A drained cluster's endpoints are used when nothing healthy is left elsewhere: better there than nowhere.
 //   - A DestinationRule or VirtualService counts if it is in the client's namespace, the service's, or the root
-//     namespace, in this order; one elsewhere cannot redirect other people's traffic.
+//     namespace, in this order; one elsewhere cannot redirect other people's traffic. Where Istio lets the older of one
+//     namespace come first, the first by name does.
 //   - An east-west gateway spreads over all endpoints of its network at one level, because its clients count on the
 //     weight of all of them. It knows the subsets of every rule that applies to its cluster.
 //   - A failoverPriority label that is neither topology nor given a value ("label=value") is empty for the client:

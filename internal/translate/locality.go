@@ -239,7 +239,7 @@ func bound(level []Placed) {
 // explainRules says for people what shapes the assignment.
 func (a *assigner) explainRules() {
 	add := func(rule string) { a.out.Rules = append(a.out.Rules, rule) }
-	if policy, _ := a.v.rule(a.s, a.r.Service); policy != nil {
+	for policy := range a.v.inForce(policies(a.s).rules[a.r.Service], a.r.Service) {
 		add("DestinationRule " + policy.Namespace + "/" + policy.Name)
 	}
 	if a.r.Subset != "" && a.known {

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"math"
 	"net/netip"
 	"slices"
@@ -90,6 +91,10 @@ func (a *assigner) behind(from source, network mesh.Network) *group {
 
 // enterNetworks places the gateways, each address once, with its share of the healthy weight behind it.
 func (a *assigner) enterNetworks() {
+	// Slices and summaries of the same endpoints are found in different orders.
+	slices.SortFunc(a.groups, func(a, b *group) int {
+		return cmp.Or(cmp.Compare(a.cluster, b.cluster), cmp.Compare(a.set.network, b.set.network))
+	})
 	at := map[netip.AddrPort]int{}
 	for _, g := range a.groups {
 		gateways := slices.DeleteFunc(slices.Clone(g.set.gateways), func(g *mesh.Gateway) bool { return !a.lists(g.Locality) })

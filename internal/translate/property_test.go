@@ -1,9 +1,14 @@
 package translate_test
 
 import (
+	"fmt"
+	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"testing"
 
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"pgregory.net/rapid"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
@@ -17,7 +22,8 @@ func TestEveryEndpointOnce(t *testing.T) {
 		store := new(mesh.Store)
 		snapshot := store.Update(translatetest.Start(t))
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
-			snapshot = store.Update(translatetest.Delta(t))
+			store.Update(translatetest.Delta(t))
+			snapshot = store.Update(translatetest.Summaries(t))
 		}
 		v := translatetest.View(t, translatetest.AnyCluster(t))
 		for name := range snapshot.ServiceNames() {
@@ -25,6 +31,11 @@ func TestEveryEndpointOnce(t *testing.T) {
 			endpoints := 0
 			for slice := range snapshot.Endpoints(name) {
 				endpoints += len(slice.Endpoints)
+			}
+			for summary := range snapshot.Summaries(name) {
+				for _, bucket := range summary.Buckets {
+					endpoints += int(bucket.Total)
+				}
 			}
 			if got := accounted(t, a); got != endpoints {
 				t.Fatalf("%s: %d accounted for of %d: %+v", name, got, endpoints, a)
@@ -34,22 +45,27 @@ func TestEveryEndpointOnce(t *testing.T) {
 	})
 }
 
+var wayInto = regexp.MustCompile(`healthy of (\d+) endpoints in (network \S+ of cluster [^;,]+)`)
+
 func accounted(t *rapid.T, a translate.Assignment) int {
-	type network struct {
-		mesh.ClusterID
-		mesh.Network
-	}
-	behind := map[network]uint32{}
+	behind := map[string]int{} // by network and cluster; an address may be the way to several
 	n := 0
 	for _, level := range a.Levels {
 		for _, p := range level {
 			if p.Reason == "" || p.Weight == 0 || p.LocalityWeight == 0 || p.StandsFor == 0 {
 				t.Fatalf("incomplete: %+v", p)
 			}
-			if p.Gateway {
-				behind[network{p.Cluster, p.Network}] = p.StandsFor
-			} else {
+			if !p.Gateway {
 				n++
+			}
+			sum := 0
+			for _, way := range wayInto.FindAllStringSubmatch(p.Reason, -1) {
+				count, _ := strconv.Atoi(way[1])
+				behind[way[2]] = count
+				sum += count
+			}
+			if p.Gateway && sum != int(p.StandsFor) {
+				t.Fatalf("stands for %d: %s", p.StandsFor, p.Reason)
 			}
 		}
 	}
@@ -60,7 +76,7 @@ func accounted(t *rapid.T, a translate.Assignment) int {
 		n += int(d.Count)
 	}
 	for _, count := range behind {
-		n += int(count)
+		n += count
 	}
 	return n
 }
@@ -87,5 +103,45 @@ func checkLevels(t *rapid.T, a translate.Assignment) {
 		if sum < 0.999 || sum > 1.001 || slices.Min(shares.Levels) < 0 {
 			t.Fatalf("shares %v", shares.Levels)
 		}
+	}
+}
+
+// Networks that are entered at one address make one entry, the same whether the endpoints behind it are known one by
+// one, in whatever order, or by count.
+func TestOneAddressIntoTwoNetworks(t *testing.T) {
+	name := mesh.ServiceName{Namespace: "shop", Name: "catalog"}
+	frame := []mesh.Object{
+		&mesh.Cluster{ID: "a", State: mesh.ClusterActive, Networks: []mesh.NetworkRange{{Name: "n1"}}},
+		&mesh.Cluster{ID: "b", State: mesh.ClusterActive, Networks: []mesh.NetworkRange{{Name: "n2"}, {Name: "n3"}}},
+		&mesh.Service{Name: name, Cluster: "b", Exported: true, Ports: []mesh.ServicePort{{Name: "http", Port: 80, Protocol: mesh.HTTP}}},
+	}
+	slice := &mesh.EndpointSlice{Service: name, Cluster: "b", Slice: "s"}
+	for i, network := range []mesh.Network{"n3", "n2"} {
+		frame = append(frame, &mesh.Gateway{
+			Cluster: "b", Name: "gw-" + string(network), Network: network, Address: netip.MustParseAddr("192.168.0.1"), Port: 15443, Health: mesh.Healthy,
+		})
+		slice.Endpoints = append(slice.Endpoints, mesh.Endpoint{
+			Name: "e" + string(network), Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Ports: map[string]uint16{"http": 8080}, Network: network,
+			Health: mesh.Healthy, Weight: 1, Identity: spiffeid.RequireFromString("spiffe://b.mesh/ns/shop/sa/catalog"),
+		})
+	}
+	assign := func(known ...mesh.Object) translate.Assignment {
+		s := new(mesh.Store).Update(mesh.Delta{Upserts: append(slices.Clip(frame), known...)})
+		v := translate.View{Cluster: "a", Network: "n1", Namespace: "shop", Role: translate.Sidecar}
+		return translate.Assign(s, v, translate.Request{Service: name, Port: 80})
+	}
+	one := assign(slice)
+	var counts []mesh.Object
+	for _, network := range []mesh.Network{"n2", "n3"} {
+		for _, summary := range translate.Summarize([]*mesh.EndpointSlice{slice}, network) {
+			counts = append(counts, summary)
+		}
+	}
+	other := assign(counts...)
+	if len(one.Levels) != 1 || len(one.Levels[0]) != 1 || one.Levels[0][0].StandsFor != 2 {
+		t.Fatalf("%+v", one)
+	}
+	if a, b := fmt.Sprintf("%+v", one), fmt.Sprintf("%+v", other); a != b {
+		t.Errorf("by endpoints %s\nby count     %s", a, b)
 	}
 }

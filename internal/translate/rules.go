@@ -44,35 +44,62 @@ func CarryPolicies(old, now *mesh.Snapshot) {
 	now.Memo(policyIndexKey{}, func() any { return policies(old) })
 }
 
-// pick chooses the policy that holds for v: of its own namespace, else of the service's, else of the root
-// namespace; in one namespace the first by name.
-func (v View) pick(candidates []*mesh.Policy, service mesh.ServiceName) *mesh.Policy {
-	for _, namespace := range []string{v.Namespace, service.Namespace, mesh.RootNamespace} {
-		for _, policy := range candidates {
-			if policy.Namespace == namespace && policy.AppliesTo(v.Cluster) {
-				return policy
+// inForce yields the policies that hold for v: those of its own namespace, else of the service's, else of the root
+// namespace, by name.
+func (v View) inForce(candidates []*mesh.Policy, service mesh.ServiceName) iter.Seq[*mesh.Policy] {
+	return func(yield func(*mesh.Policy) bool) {
+		found := false
+		for _, namespace := range [...]string{v.Namespace, service.Namespace, mesh.RootNamespace} {
+			for _, policy := range candidates {
+				if policy.Namespace != namespace || !policy.AppliesTo(v.Cluster) {
+					continue
+				}
+				if found = true; !yield(policy) {
+					return
+				}
+			}
+			if found {
+				return
 			}
 		}
 	}
-	return nil
 }
 
-// rule is the DestinationRule in force for a service, or nil.
-func (v View) rule(s *mesh.Snapshot, service mesh.ServiceName) (*mesh.Policy, *mesh.DestinationRule) {
-	policy := v.pick(policies(s).rules[service], service)
-	if policy == nil {
-		return nil, nil
+// rule is the DestinationRule in force for a service, or nil: one, or what several of one namespace say together.
+func (v View) rule(s *mesh.Snapshot, service mesh.ServiceName) *mesh.DestinationRule {
+	var rule *mesh.DestinationRule
+	for policy := range v.inForce(policies(s).rules[service], service) {
+		next := policy.Spec.(*mesh.DestinationRule)
+		if rule != nil {
+			next = join(rule, next)
+		}
+		rule = next
 	}
-	return policy, policy.Spec.(*mesh.DestinationRule)
+	return rule
 }
 
-// VirtualService is the one in force for a service, or nil.
+// join is what Istio makes of two rules for one host: the subsets of both, the first's where they share a name, and the
+// first's traffic policy unless it has none.
+func join(first, second *mesh.DestinationRule) *mesh.DestinationRule {
+	out := *first
+	if out.Traffic == (mesh.TrafficPolicy{}) && len(out.Ports) == 0 {
+		out.Traffic, out.Ports = second.Traffic, second.Ports
+	}
+	out.Subsets = slices.Clip(out.Subsets)
+	for _, subset := range second.Subsets {
+		if !slices.ContainsFunc(out.Subsets, func(s mesh.Subset) bool { return s.Name == subset.Name }) {
+			out.Subsets = append(out.Subsets, subset)
+		}
+	}
+	return &out
+}
+
+// VirtualService is the one in force for a service, or nil; of several in one namespace the first by name.
 func (v View) VirtualService(s *mesh.Snapshot, service mesh.ServiceName) *mesh.VirtualService {
-	policy := v.pick(policies(s).routes[service], service)
-	if policy == nil {
-		return nil
+	for policy := range v.inForce(policies(s).routes[service], service) {
+		return policy.Spec.(*mesh.VirtualService)
 	}
-	return policy.Spec.(*mesh.VirtualService)
+	return nil
 }
 
 // subset finds what r asks for; the whole service is the subset without labels.
@@ -103,18 +130,11 @@ func (v View) subsets(s *mesh.Snapshot, service mesh.ServiceName) []string {
 // has those of every rule that applies to its cluster, and the first of a name is meant.
 func (v View) allSubsets(s *mesh.Snapshot, service mesh.ServiceName) iter.Seq[mesh.Subset] {
 	return func(yield func(mesh.Subset) bool) {
-		first, rule := v.rule(s, service)
-		if rule == nil && v.Role != Gateway {
-			return
-		}
-		if rule != nil && !yieldAll(rule.Subsets, yield) || v.Role != Gateway {
+		if rule := v.rule(s, service); rule != nil && !yieldAll(rule.Subsets, yield) || v.Role != Gateway {
 			return
 		}
 		for _, policy := range policies(s).rules[service] {
-			if policy == first || !policy.AppliesTo(v.Cluster) {
-				continue
-			}
-			if !yieldAll(policy.Spec.(*mesh.DestinationRule).Subsets, yield) {
+			if policy.AppliesTo(v.Cluster) && !yieldAll(policy.Spec.(*mesh.DestinationRule).Subsets, yield) {
 				return
 			}
 		}
@@ -132,7 +152,7 @@ func yieldAll[T any](all []T, yield func(T) bool) bool {
 
 // Traffic is the policy for r: the port's settings replace the rule's whole, the subset's replace them part by part.
 func (v View) Traffic(s *mesh.Snapshot, r Request) mesh.TrafficPolicy {
-	_, rule := v.rule(s, r.Service)
+	rule := v.rule(s, r.Service)
 	if rule == nil {
 		return mesh.TrafficPolicy{}
 	}

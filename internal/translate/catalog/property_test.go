@@ -52,7 +52,7 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 		at := store.Update(translatetest.Start(t))
 		have := everything(t, c, copySnapshot(at))
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
-			now := store.Update(translatetest.Delta(t))
+			now := store.Update(join(translatetest.Delta(t), translatetest.Summaries(t)))
 			if rapid.IntRange(0, 3).Draw(t, "skip") == 0 {
 				continue
 			}
@@ -72,6 +72,10 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 			same(t, everything(t, c, at), scratch) // with what memory went over from the older snapshots
 		}
 	})
+}
+
+func join(a, b mesh.Delta) mesh.Delta {
+	return mesh.Delta{Upserts: append(a.Upserts, b.Upserts...), Deletes: append(a.Deletes, b.Deletes...)}
 }
 
 // early asks for some resources before anybody knows the step to a snapshot.

@@ -40,6 +40,40 @@ func Delta(t *rapid.T) mesh.Delta {
 	return d
 }
 
+// Summaries draws what an agent's snapshot also has: what it knows of other networks by count only.
+func Summaries(t *rapid.T) mesh.Delta {
+	var d mesh.Delta
+	for range rapid.IntRange(0, 4).Draw(t, "summaries") {
+		object := summary(t)
+		if rapid.IntRange(0, 4).Draw(t, "delete") == 0 {
+			d.Deletes = append(d.Deletes, object.Key())
+		} else {
+			d.Upserts = append(d.Upserts, object)
+		}
+	}
+	return d
+}
+
+func summary(t *rapid.T) *mesh.Summary {
+	s := &mesh.Summary{Service: pick(t, services), Cluster: pick(t, Clusters), Locality: pick(t, localities)}
+	s.Network = pick(t, networks[s.Cluster])
+	for _, labels := range []map[string]string{nil, {"version": "v1"}} {
+		total := rapid.IntRange(0, 3).Draw(t, "total")
+		b := mesh.SummaryBucket{
+			Labels: labels, PortNames: pick(t, [][]string{{"http"}, {"db", "http"}, {"web"}}), Total: uint32(total),
+			Healthy: uint32(rapid.IntRange(0, total).Draw(t, "healthy")),
+			Identities: []spiffeid.ID{spiffeid.RequireFromSegments(Domain(s.Cluster), "ns", s.Service.Namespace, "sa",
+				fmt.Sprint("sa", rapid.IntRange(1, 3).Draw(t, "account")))},
+		}
+		b.HealthyWeight = b.Healthy * uint32(rapid.IntRange(1, 3).Draw(t, "weight"))
+		s.Buckets = append(s.Buckets, b)
+	}
+	if err := s.Validate(); err != nil {
+		t.Fatalf("generator: %v", err)
+	}
+	return s
+}
+
 // Start draws a mesh with something everywhere.
 func Start(t *rapid.T) mesh.Delta {
 	var d mesh.Delta
@@ -90,12 +124,15 @@ func Cluster(t *rapid.T) *mesh.Cluster {
 	return c
 }
 
+// loadBalancer4 stands before gateways of several networks and clusters.
+var loadBalancer4 = netip.MustParseAddr("192.168.0.1")
+
 func gateway(t *rapid.T) *mesh.Gateway {
 	id := pick(t, Clusters)
 	n := rapid.IntRange(1, 3).Draw(t, "gateway")
 	return &mesh.Gateway{
 		Cluster: id, Name: fmt.Sprint("gw", n), Network: pick(t, networks[id]),
-		Address: netip.AddrFrom4([4]byte{192, 168, id[0], byte(n)}), Port: 15443,
+		Address: pick(t, []netip.Addr{netip.AddrFrom4([4]byte{192, 168, id[0], byte(n)}), loadBalancer4}), Port: 15443,
 		Locality: pick(t, localities), Health: health(t),
 	}
 }
@@ -126,6 +163,7 @@ func policy(t *rapid.T) *mesh.Policy {
 	p := &mesh.Policy{
 		Namespace: pick(t, []string{"shop", "pay", mesh.RootNamespace}), Name: pick(t, []string{"p1", "p2"}),
 		Clusters: pick(t, [][]mesh.ClusterID{nil, nil, {"a"}, {"b", "c"}}),
+		Origin:   pick(t, []mesh.ClusterID{"", "", "", "a", "b"}),
 	}
 	switch rapid.IntRange(0, 3).Draw(t, "policy") {
 	case 0:
@@ -147,7 +185,7 @@ func View(t *rapid.T, c mesh.ClusterID) translate.View {
 	v := translate.View{
 		Cluster: c, Network: pick(t, []mesh.Network{"n1", "n2", "n3"}), Locality: pick(t, append(localities, mesh.Locality{})),
 		Namespace: pick(t, []string{"shop", "pay"}), Role: translate.Sidecar,
-		Workload: `{"BIND":"127.0.0.1","OUTBOUND_PORT":15001,"TCP_OUTBOUND":true,"INBOUND":[{"SERVICE":"catalog.shop","PORT_NAME":"http","SERVICE_PORT":80,"PROTOCOL":"http","ENDPOINT_PORT":8080,"APP":"127.0.0.1:1"}]}`,
+		Workload: `{"BIND":"127.0.0.1","OUTBOUND_PORT":15001,"TCP_OUTBOUND":true,"LABELS":{"version":"` + pick(t, []string{"v1", "v2"}) + `"},"INBOUND":[{"SERVICE":"catalog.shop","PORT_NAME":"http","SERVICE_PORT":80,"PROTOCOL":"http","ENDPOINT_PORT":8080,"APP":"127.0.0.1:1"}]}`,
 	}
 	switch rapid.IntRange(0, 5).Draw(t, "role") {
 	case 0:
