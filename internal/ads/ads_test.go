@@ -259,6 +259,35 @@ func TestDiskBoot(t *testing.T) {
 	}
 }
 
+// TestDamageIsNotKept: a damaged generation is not what the next one leaves behind, so that at any moment one is whole.
+func TestDamageIsNotKept(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		network, state := new(memnet.Network), newStore(shop(3))
+		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		defer agent.stop()
+		p := newProxy(network, "agent")
+		p.config.DiskCache = dir
+		stop := p.start(t)
+		for _, content := range []string{"endpoints 2", "endpoints 3"} {
+			time.Sleep(3 * time.Second)
+			state.value.Set(state.value.Latest().with(xds.Endpoints, "c1", content))
+		}
+		time.Sleep(3 * time.Second)
+		stop()
+		flip(t, filepath.Join(dir, cacheNewest))
+
+		stop = p.start(t)
+		time.Sleep(3 * time.Second)
+		stop()
+		for _, name := range []string{cacheNewest, cachePrevious} {
+			if _, err := readGeneration(filepath.Join(dir, name), p.config.Node.GetId()); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	})
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -300,7 +329,7 @@ func TestRefusals(t *testing.T) {
 		{"own status", status.Error(codes.Unavailable, "later"), &discoveryv3.DeltaDiscoveryRequest{}, codes.Unavailable},
 		{"large node", nil, &discoveryv3.DeltaDiscoveryRequest{Node: big}, codes.InvalidArgument},
 		{"names", nil, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(xds.Endpoints), ResourceNamesSubscribe: many}, codes.ResourceExhausted},
-		{"large request", nil, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(make([]byte, 5<<20))}, codes.ResourceExhausted},
+		{"large request", nil, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(make([]byte, MaxRequestBytes+1))}, codes.ResourceExhausted},
 		{"silent", nil, nil, codes.DeadlineExceeded},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -152,17 +152,22 @@ func syncFolder(dir string) error {
 	return errors.Join(folder.Sync(), folder.Close())
 }
 
-// readCache returns the newest generation that is whole and this node's. The error tells of every one that is not;
-// a folder without any is no error.
+// readCache returns the newest generation that is whole and this node's. The error tells of every one that is not; a
+// folder without any is no error. A damaged one is removed, for it must not become the previous generation.
 func readCache(dir, node string) ([]kept, error) {
 	var problems error
 	for _, name := range []string{cacheNewest, cachePrevious} {
-		resources, err := readGeneration(filepath.Join(dir, name), node)
+		path := filepath.Join(dir, name)
+		resources, err := readGeneration(path, node)
 		if err == nil {
 			return resources, problems
 		}
-		if !errors.Is(err, os.ErrNotExist) {
-			problems = errors.Join(problems, fmt.Errorf("disk cache: %s: %w", name, err))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		problems = errors.Join(problems, fmt.Errorf("disk cache: %s: %w", name, err))
+		if errors.Is(err, errCacheCorrupt) {
+			problems = errors.Join(problems, os.Remove(path))
 		}
 	}
 	return nil, problems
@@ -174,9 +179,9 @@ func readGeneration(path, node string) ([]kept, error) {
 	case err != nil:
 		return nil, err
 	case !info.Mode().IsRegular():
-		return nil, errors.New("not a regular file")
+		return nil, fmt.Errorf("%w: not a regular file", errCacheCorrupt)
 	case info.Size() > maxCacheBytes:
-		return nil, fmt.Errorf("file takes %d bytes, the limit is %d", info.Size(), maxCacheBytes)
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", errCacheCorrupt, info.Size(), maxCacheBytes)
 	}
 	file, err := os.Open(path)
 	if err != nil {

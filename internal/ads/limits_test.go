@@ -92,3 +92,53 @@ func TestCoalescing(t *testing.T) {
 		}
 	})
 }
+
+// TestLargeResource: one resource larger than what gRPC takes by default arrives, for all routes of a sidecar are one.
+func TestLargeResource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := new(memnet.Network)
+		state := newStore(world{}.with(xds.Route, "outbound", string(make([]byte, 12<<20))))
+		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		defer agent.stop()
+		p := newProxy(network, "agent")
+		p.config.Wildcard = []xds.Type{xds.Route}
+		defer p.start(t)()
+		settle()
+		if got := len(p.get(xds.Route, "outbound")); got != 12<<20 {
+			t.Errorf("%d bytes came", got)
+		}
+	})
+}
+
+// TestLargeResume: an agent that has very many objects resumes by naming them all, and is sent none of them again.
+func TestLargeResume(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, objects := new(memnet.Network), world{xds.MeshObject: {}}
+		for i := range 60_000 {
+			objects[xds.MeshObject][fmt.Sprintf("endpoints/a-namespace/a-service-with-a-long-name-%05d/cluster-eu-west/slice-0", i)] = []byte("x")
+		}
+		state := newStore(objects)
+		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		p := newProxy(network, "agent")
+		p.config.Wildcard = []xds.Type{xds.MeshObject}
+		defer p.start(t)()
+		time.Sleep(10 * time.Second)
+		before := p.received()
+		if before != 60_000 {
+			t.Fatalf("%d objects came", before)
+		}
+		network.Kill("agent")
+		agent.stop()
+		agent = serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		defer agent.stop()
+		time.Sleep(10 * time.Second)
+		if got := p.status.Latest().Target; got != "agent" || p.received() != before {
+			t.Errorf("target %q, %d objects sent again", got, p.received()-before)
+		}
+		state.value.Set(state.value.Latest().with(xds.MeshObject, "service/new", "y"))
+		settle()
+		if p.get(xds.MeshObject, "service/new") != "y" {
+			t.Error("what changes after the resumption does not come")
+		}
+	})
+}

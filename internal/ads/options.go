@@ -15,8 +15,15 @@ import (
 
 // Limits and buffers of a connection.
 const (
-	// MaxReceiveBytes is the largest message that either side takes.
-	MaxReceiveBytes = 4 << 20
+	// MaxRequestBytes is the largest request that a server takes. An agent that resumes names every object that it has,
+	// with its version, in some 100 bytes each.
+	MaxRequestBytes = 16 << 20
+	// MaxResponseBytes is the largest response that a client takes. A response of several resources is bounded by
+	// [xds.MaxResponseBytes], but one resource may be larger: all routes of a sidecar are one, with some 2 KiB for each
+	// HTTP port in the mesh.
+	MaxResponseBytes = 64 << 20
+	// maxStreams bounds the streams and calls that one connection has open; a client needs a handful.
+	maxStreams = 250
 	// readBuffer is small because a server has thousands of connections that say little.
 	readBuffer = 4 << 10
 	// window is what a peer may send before it is read.
@@ -28,7 +35,8 @@ const (
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(Codec()),
-		grpc.MaxRecvMsgSize(MaxReceiveBytes),
+		grpc.MaxRecvMsgSize(MaxRequestBytes),
+		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ReadBufferSize(readBuffer),
 		grpc.SharedWriteBuffer(true),
 		grpc.InitialWindowSize(window),
@@ -48,7 +56,7 @@ func DialTLS(source trust.Source, authorize trust.Authorizer, dial DialFunc) []g
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxReceiveBytes)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxResponseBytes)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: 10 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
 		}),
