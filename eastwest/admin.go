@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/periplus-mesh/periplus/internal/balance"
+	"github.com/periplus-mesh/periplus/internal/csrf"
 )
 
 // serveAdmin serves until ctx ends.
@@ -21,7 +22,7 @@ func (r *runner) serveAdmin(ctx context.Context) error {
 	if r.config.AdminListener == nil {
 		return nil
 	}
-	server := &http.Server{Handler: r.adminHandler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+	server := &http.Server{Handler: r.adminHandler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(r.config.AdminListener); !errors.Is(err, http.ErrServerClosed) {
@@ -43,7 +44,7 @@ func (r *runner) adminHandler() http.Handler {
 		r.drainNow()
 		w.WriteHeader(http.StatusAccepted)
 	})
-	return mux
+	return csrf.Protect(mux)
 }
 
 // handleReady is 503 before the first table and from the start of a drain on.

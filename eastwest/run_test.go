@@ -315,6 +315,14 @@ func TestDrainTime(t *testing.T) {
 	if err := open.Handshake(); err != nil {
 		t.Fatal(err)
 	}
+	// A page in a browser must not be able to.
+	forged, _ := http.NewRequest(http.MethodPost, r.admin+"/drain", nil)
+	forged.Header.Set("Origin", "https://page.example")
+	refused, err := http.DefaultClient.Do(forged)
+	if err != nil || refused.StatusCode != http.StatusForbidden {
+		t.Fatalf("drain by a page of another origin: %v %v", refused, err)
+	}
+	refused.Body.Close()
 	begin := time.Now()
 	response, err := http.Post(r.admin+"/drain", "", nil)
 	if err != nil || response.StatusCode != http.StatusAccepted {

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/periplus-mesh/periplus/internal/csrf"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
@@ -52,7 +53,7 @@ func Run(ctx context.Context, c Config) error {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &http.Server{
-		Handler: Handler(c), ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
+		Handler: Handler(c), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: slog.NewLogLogger(c.Log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() { s.Close() })
@@ -90,19 +91,14 @@ func Handler(c Config) http.Handler {
 	mux.HandleFunc("POST /logging", s.setLogging)
 	mux.HandleFunc("GET /{$}", s.index)
 	mux.HandleFunc("GET /help", s.index)
-	return sameOrigin(mux)
-}
-
-// sameOrigin refuses what a web page elsewhere makes a browser send.
-func sameOrigin(next http.Handler) http.Handler {
-	return http.NewCrossOriginProtection().Handler(next)
+	return csrf.Protect(mux)
 }
 
 func (s *server) index(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprint(w, `admin commands are:
   /certs: certificates of the proxy
   /clusters: upstream clusters and their hosts (?format=json)
-  /config_dump: resources in force (?mask, ?resource and ?include_eds as in Envoy)
+  /config_dump: resources in force (?resource and ?include_eds as in Envoy)
   /debug/pprof/: profiles
   /drain_listeners (POST): let no connection live longer than its request
   /healthcheck/fail (POST), /healthcheck/ok (POST): make the workload count as unwell, or no longer

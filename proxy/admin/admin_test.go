@@ -13,6 +13,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/proxy/admin"
@@ -40,7 +41,9 @@ func newConsole(t *testing.T) *console {
 	clusters.Update(&config.Config{Clusters: map[string]*config.Cluster{"up": {Name: "up", Settings: &config.Settings{Name: "up"},
 		Endpoints: &config.Endpoints{Overprovisioning: 140, Localities: []config.Locality{{Region: "eu", Zone: "a", Weight: 1, Endpoints: []config.Endpoint{
 			{Address: netip.MustParseAddrPort("10.0.0.1:80"), Weight: 1}, {Address: netip.MustParseAddrPort("10.0.0.2:80"), Weight: 1, Health: config.Draining}}}}}}}})
-	body, err := proto.Marshal(&clusterv3.Cluster{Name: "up"})
+	// A cluster may carry what this binary does not know.
+	body, err := proto.Marshal(&clusterv3.Cluster{Name: "up", Metadata: &corev3.Metadata{TypedFilterMetadata: map[string]*anypb.Any{
+		"x": {TypeUrl: "type.googleapis.com/example.Unknown", Value: []byte{10, 1, 'x'}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +74,9 @@ func newConsole(t *testing.T) *console {
 
 func (c *console) do(method, target string, header ...string) (int, string) {
 	w, r := httptest.NewRecorder(), httptest.NewRequest(method, target, nil)
+	if strings.HasPrefix(target, "/") {
+		r.Host = "127.0.0.1:15000"
+	}
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
@@ -83,6 +89,7 @@ func TestPagesShowWhatIs(t *testing.T) {
 	for target, want := range map[string]string{
 		"/": "/quitquitquit (POST)", "/help": "/config_dump", "/ready": "LIVE", "/server_info": `"id":`,
 		"/config_dump": `"version_info":`, "/config_dump?include_eds": "EndpointsConfigDump",
+		"/config_dump?resource=dynamic_active_clusters": "ClustersConfigDump.DynamicCluster", "/config_dump?resource=dynamic_listeners": "{",
 		"/clusters": "up::10.0.0.2:80::health_flags::/failed_eds_health", "/clusters?format=json": `"UNHEALTHY"`,
 		"/listeners": "out::127.0.0.1:15001", "/listeners?format=json": `"port_value":15001`, "/certs": "spiffe://eu.mesh/cart",
 		"/stats": "requests_total{code=200}: 1", "/stats?format=prometheus": `requests_total{code="200"} 1`,
@@ -91,6 +98,17 @@ func TestPagesShowWhatIs(t *testing.T) {
 	} {
 		if code, body := c.do("GET", target); code != 200 || !strings.Contains(body, want) {
 			t.Errorf("%s: %d lacks %q: %.300s", target, code, want, body)
+		}
+	}
+	if _, body := c.do("GET", "/config_dump"); !strings.Contains(body, "example.Unknown") {
+		t.Errorf("an extension that is not known is left out: %s", body)
+	}
+	if _, body := c.do("GET", "/config_dump?resource=dynamic_listeners"); strings.Contains(body, "Dump") {
+		t.Errorf("asked for listeners, got %s", body)
+	}
+	for target, want := range map[string]int{"/config_dump?mask=configs": 400, "/config_dump?resource=secrets": 404} {
+		if code, _ := c.do("GET", target); code != want {
+			t.Errorf("%s: %d, want %d", target, code, want)
 		}
 	}
 	if _, body := c.do("GET", "/stats?filter=nothing"); body != "" {
@@ -110,6 +128,9 @@ func TestOnlyPostsOfTheSameOriginChange(t *testing.T) {
 		}
 		if code, _ := c.do("POST", path, "Sec-Fetch-Site", "cross-site"); code != 403 {
 			t.Errorf("cross-site %s: %d", path, code)
+		}
+		if code, _ := c.do("POST", "http://rebound.example"+path, "Sec-Fetch-Site", "same-origin"); code != 403 {
+			t.Errorf("a name that leads here %s: %d", path, code)
 		}
 	}
 	if len(c.events) != 0 {

@@ -2,7 +2,7 @@
 // have (istioctl proxy-config, scripts around /clusters and /config_dump, Prometheus) work.
 //
 // It shows and steers one proxy and has no authentication: its listener belongs on loopback. What changes anything
-// needs POST, and a request from a browser page of another origin is refused.
+// needs POST, and what a web page makes a browser send is refused (internal/csrf).
 //
 //	request -> handler -> a snapshot of configuration and clusters -> text or JSON
 package admin

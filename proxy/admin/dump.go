@@ -2,6 +2,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -12,8 +13,11 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/periplus-mesh/periplus/internal/xds"
@@ -39,12 +43,27 @@ func statLine(name string, m *dto.Metric) string {
 	return name
 }
 
-// configDump has the shape of envoy.admin.v3.ConfigDump.
+// configDump has the shape of envoy.admin.v3.ConfigDump; ?resource asks for the elements of one field, as in Envoy.
 func (s *server) configDump(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	for parameter := range query {
+		if parameter != "include_eds" && parameter != "resource" {
+			http.Error(w, fmt.Sprintf("?%s is not supported; ?include_eds and ?resource are", parameter), http.StatusBadRequest)
+			return
+		}
+	}
 	dump := &adminv3.ConfigDump{}
 	kinds := []proto.Message{s.bootstrap(), s.clusterDump(), s.listenerDump(), s.routeDump()}
-	if r.URL.Query().Has("include_eds") || r.URL.Query().Get("resource") == "dynamic_endpoint_configs" {
+	if query.Has("include_eds") {
 		kinds = append(kinds, s.endpointDump())
+	}
+	if query.Has("resource") {
+		var known bool
+		if kinds, known = s.elements(query.Get("resource")); !known {
+			http.Error(w, fmt.Sprintf("resource %q is not one of dynamic_active_clusters, dynamic_endpoint_configs, dynamic_listeners, dynamic_route_configs",
+				query.Get("resource")), http.StatusNotFound)
+			return
+		}
 	}
 	for _, kind := range kinds {
 		packed, err := anypb.New(kind)
@@ -57,11 +76,46 @@ func (s *server) configDump(w http.ResponseWriter, r *http.Request) {
 	writeProto(w, dump)
 }
 
+// elements of a field of one of the dumps; false if there is no such field.
+func (s *server) elements(field string) ([]proto.Message, bool) {
+	switch field {
+	case "dynamic_active_clusters":
+		return messages(s.clusterDump().DynamicActiveClusters), true
+	case "dynamic_endpoint_configs":
+		return messages(s.endpointDump().DynamicEndpointConfigs), true
+	case "dynamic_listeners":
+		return messages(s.listenerDump().DynamicListeners), true
+	case "dynamic_route_configs":
+		return messages(s.routeDump().DynamicRouteConfigs), true
+	}
+	return nil, false
+}
+
+func messages[M proto.Message](all []M) []proto.Message {
+	out := make([]proto.Message, 0, len(all))
+	for _, m := range all {
+		out = append(out, m)
+	}
+	return out
+}
+
 func writeProto(w http.ResponseWriter, m proto.Message) { writeMessage(w, false, m) }
 
+// extensions resolves the types that this binary knows. Others are shown by their name alone: access logs and optional
+// filters that it leaves out are in the resources all the same.
+type extensions struct{ *protoregistry.Types }
+
+func (e extensions) FindMessageByURL(url string) (protoreflect.MessageType, error) {
+	known, err := e.Types.FindMessageByURL(url)
+	if errors.Is(err, protoregistry.NotFound) {
+		return (*emptypb.Empty)(nil).ProtoReflect().Type(), nil
+	}
+	return known, err
+}
+
 func writeMessage(w http.ResponseWriter, defaults bool, m proto.Message) {
-	// An extension that this binary does not know cannot be written as JSON: it was refused, so there is none.
-	body, err := protojson.MarshalOptions{Multiline: true, Indent: " ", UseProtoNames: true, EmitDefaultValues: defaults}.Marshal(m)
+	body, err := protojson.MarshalOptions{Multiline: true, Indent: " ", UseProtoNames: true, EmitDefaultValues: defaults,
+		Resolver: extensions{protoregistry.GlobalTypes}}.Marshal(m)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
