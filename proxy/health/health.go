@@ -204,6 +204,8 @@ func (c *Config) ask(ctx context.Context, t target, h *config.HealthCheck) error
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	_ = conn.SetDeadline(deadline)
+	// A checker that is stopped does not wait for an endpoint that is silent: a new configuration would wait with it.
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	switch {
 	case h.HTTP != nil:
 		return askHTTP(ctx, conn, h.HTTP, t.cluster)

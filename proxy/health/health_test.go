@@ -1,6 +1,7 @@
 package health
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,10 +11,12 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
+	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/proxy/config"
 )
@@ -127,5 +130,57 @@ func TestTCPExpects(t *testing.T) {
 	h := &config.HealthCheck{Send: []byte("PING"), Receive: [][]byte{[]byte("PONG"), []byte("y")}}
 	if err := askTCP(client, h); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// An endpoint that says nothing holds up neither the end nor the next configuration, however long its checks may take.
+func TestSilentEndpointHoldsUpNothing(t *testing.T) {
+	for name, check := range map[string]*config.HealthCheck{
+		"http": {HTTP: &config.HTTPHealthCheck{Path: "/", Method: "GET"}}, "http2": {HTTP: &config.HTTPHealthCheck{Path: "/", Method: "GET", HTTP2: true}},
+		"grpc": {GRPC: true}, "tcp": {Receive: [][]byte{[]byte("hello")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				check.Timeout, check.Interval, check.UnhealthyThreshold, check.HealthyThreshold = time.Hour, time.Second, 1, 1
+				endpoint := netip.MustParseAddrPort("10.0.0.1:80")
+				network := new(memnet.Network)
+				silent, err := network.Listen(endpoint.String())
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer silent.Close()
+				clusters, done := watch.New(configOf(check, endpoint)), make(chan error, 1)
+				ctx, cancel := context.WithCancel(t.Context())
+				go func() {
+					done <- Run(ctx, Config{Clusters: clusters, Report: func(string, netip.AddrPort, bool) {},
+						Dial: func(ctx context.Context, _, address string) (net.Conn, error) { return network.Dial(ctx, address) }})
+				}()
+				time.Sleep(10 * time.Second)
+				begin := time.Now()
+				cancel()
+				if err := <-done; err != nil || time.Since(begin) > time.Second {
+					t.Errorf("ended after %v: %v", time.Since(begin), err)
+				}
+			})
+		})
+	}
+}
+
+func TestEndlessAnswerIsCutOff(t *testing.T) {
+	client, server := net.Pipe()
+	defer client.Close()
+	go func() {
+		defer server.Close()
+		_, _ = server.Read(make([]byte, 4096))
+		_, _ = server.Write([]byte("HTTP/1.1 200 OK\r\n"))
+		for range 2 * maxReceive / 1024 {
+			if _, err := server.Write(append([]byte("X-A: "), append(bytes.Repeat([]byte("a"), 1017), "\r\n"...)...)); err != nil {
+				return
+			}
+		}
+		_, _ = server.Write([]byte("\r\n"))
+	}()
+	if err := askHTTP(t.Context(), client, &config.HTTPHealthCheck{Path: "/", Method: "GET"}, "c"); err == nil {
+		t.Error("an endpoint may send as much as it likes")
 	}
 }

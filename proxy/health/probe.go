@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 
@@ -21,7 +22,7 @@ import (
 // errStatus: the endpoint answered, and said that it is not well.
 var errStatus = errors.New("wrong status")
 
-// maxReceive bounds what a TCP check reads.
+// maxReceive bounds what is read of an endpoint, in bytes: it is not trusted with the proxy's memory.
 const maxReceive = 64 << 10
 
 // askTCP sends, and looks for the expected parts in order; with nothing expected a connection is enough.
@@ -90,7 +91,7 @@ func roundTrip(conn net.Conn, request *http.Request, h2 bool) (*http.Response, e
 	if err := request.Write(conn); err != nil {
 		return nil, err
 	}
-	return http.ReadResponse(bufio.NewReader(conn), request)
+	return http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxReceive)), request)
 }
 
 func expected(h *config.HTTPHealthCheck, status int) bool {
