@@ -112,9 +112,9 @@ func appendText(b []byte, r *record.Record) []byte {
 	if r.Method == "" {
 		b = append(b, "- - -"...)
 	} else {
-		b = appendSafe(b, r.Method)
+		b = appendWord(b, r.Method)
 		b = append(b, ' ')
-		b = appendSafe(b, r.Path)
+		b = appendWord(b, r.Path)
 		b = append(b, ' ')
 		b = append(b, httpVersion(r)...)
 	}
@@ -123,7 +123,7 @@ func appendText(b []byte, r *record.Record) []byte {
 	b = append(b, ' ')
 	b = r.Flags.AppendTo(b)
 	b = append(b, ' ')
-	b = appendSafe(b, r.Details)
+	b = appendWord(b, r.Details)
 	b = append(b, ` - "-" `...)
 	b = strconv.AppendInt(b, r.RequestBytes, 10)
 	b = append(b, ' ')
@@ -141,15 +141,15 @@ func appendText(b []byte, r *record.Record) []byte {
 	b = append(b, ` "`...)
 	b = appendAddress(b, r.Host.Address)
 	b = append(b, `" `...)
-	b = appendSafe(b, r.Cluster)
+	b = appendWord(b, r.Cluster)
 	b = append(b, " - "...)
 	b = appendAddress(b, r.LocalAddress)
 	b = append(b, ' ')
 	b = appendAddress(b, r.Downstream)
 	b = append(b, ' ')
-	b = appendSafe(b, r.ServerName)
+	b = appendWord(b, r.ServerName)
 	b = append(b, ' ')
-	b = appendSafe(b, r.Route)
+	b = appendWord(b, r.Route)
 	return append(b, '\n')
 }
 
@@ -175,6 +175,19 @@ func appendAddress(b []byte, a netip.AddrPort) []byte {
 		return append(b, '-')
 	}
 	return a.AppendTo(b)
+}
+
+// appendWord is appendSafe for a field that no quotes hold together: a space in it, which a client may well put into its
+// SNI, would move all fields after it. Envoy writes such details with underscores, too.
+func appendWord(b []byte, s string) []byte {
+	from := len(b)
+	b = appendSafe(b, s)
+	for i := from; i < len(b); i++ {
+		if b[i] == ' ' {
+			b[i] = '_'
+		}
+	}
+	return b
 }
 
 // appendSafe escapes what could forge a line or drive a terminal; "-" for nothing.

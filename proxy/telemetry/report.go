@@ -89,6 +89,8 @@ func (t *Telemetry) Report(ctx context.Context, c ReportConfig) error {
 }
 
 func (t *Telemetry) reportStream(ctx context.Context, c ReportConfig, client lrsv3.LoadReportingServiceClient) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // a stream that did not begin must leave nothing behind: there may be one a second, for days
 	group, ctx := errgroup.WithContext(ctx)
 	stream, err := client.StreamLoadStats(ctx)
 	if err != nil {

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"net"
 	"testing"
 	"time"
@@ -107,5 +108,40 @@ func TestConnectionsAreCountedWhenTheyOpen(t *testing.T) {
 	telemetry.Observe(r)
 	if value(t, opened) != 1 || value(t, closed) != 1 {
 		t.Error("want one closed connection")
+	}
+}
+
+// children counts the contexts that are derived from it and live.
+type children struct {
+	context.Context
+	done chan struct{} // its own, so that children ask AfterFunc
+	n    int
+}
+
+func (c *children) Done() <-chan struct{} { return c.done }
+
+func (c *children) AfterFunc(func()) func() bool {
+	c.n++
+	return func() bool { c.n--; return true }
+}
+
+// away is an agent that cannot be reached.
+type away struct{}
+
+func (away) StreamLoadStats(context.Context, ...grpc.CallOption) (grpc.BidiStreamingClient[lrsv3.LoadStatsRequest, lrsv3.LoadStatsResponse], error) {
+	return nil, errors.New("away")
+}
+
+// While the agent is away there is an attempt a second; none leaves anything behind.
+func TestReportLeavesNothingBehind(t *testing.T) {
+	telemetry, _ := New(Config{})
+	ctx := &children{Context: t.Context(), done: make(chan struct{})}
+	for range 3 {
+		if err := telemetry.reportStream(ctx, ReportConfig{}, away{}); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	if ctx.n != 0 {
+		t.Errorf("%d contexts are left", ctx.n)
 	}
 }

@@ -68,6 +68,18 @@ func TestLogCannotBeForged(t *testing.T) {
 	}
 }
 
+// Whoever reads the log by its columns is not misled by what a client sends.
+func TestTextHasTheSameColumnsForAll(t *testing.T) {
+	plain, odd := request(), request()
+	plain.ServerName = "x"
+	odd.Details = "upstream_reset_before_response_started{remote connection failure}"
+	odd.Path, odd.ServerName, odd.Route = "/a b", "x 10.0.0.1:1 10.0.0.2:2", "my route"
+	want := len(strings.Fields(string(appendText(nil, plain))))
+	if line := string(appendText(nil, odd)); len(strings.Fields(line)) != want || !strings.Contains(line, "started{remote_connection_failure}") {
+		t.Errorf("%d columns, want %d: %s", len(strings.Fields(line)), want, line)
+	}
+}
+
 func TestSlowLogDropsAndCounts(t *testing.T) {
 	var out bytes.Buffer
 	telemetry, err := New(Config{AccessLog: &out, AccessLogBytes: 1000})
