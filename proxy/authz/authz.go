@@ -156,7 +156,8 @@ func (s *subject) header(m *config.HeaderMatch, eager bool) bool {
 	return every
 }
 
-// pseudo: an authority is compared in lower case, and denied with or without its port (CVE-2021-39155).
+// pseudo: an authority is compared in lower case, and denied with or without its port (CVE-2021-39155) and the dot of a
+// rooted name, which servers leave off.
 func (s *subject) pseudo(m *config.HeaderMatch, eager bool) bool {
 	if m.Name != ":authority" && m.Name != "host" {
 		return route.MatchHeader(m, s.request)
@@ -165,6 +166,10 @@ func (s *subject) pseudo(m *config.HeaderMatch, eager bool) bool {
 	if route.MatchValue(m, authority, true) {
 		return true
 	}
-	host, _, hasPort := strings.Cut(authority, ":")
-	return eager && hasPort && route.MatchValue(m, host, true)
+	if !eager {
+		return false
+	}
+	host := route.WithoutPort(authority)
+	bare := strings.TrimSuffix(host, ".")
+	return route.MatchValue(m, host, true) || route.MatchValue(m, bare, true) || route.MatchValue(m, bare+authority[len(host):], true)
 }

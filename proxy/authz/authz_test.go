@@ -63,6 +63,28 @@ func TestRequest(t *testing.T) {
 	}
 }
 
+// A denied host is denied under every name that a server takes for it; an allowed one under its own alone.
+func TestHosts(t *testing.T) {
+	for _, c := range []struct {
+		action          config.RBACAction
+		rule, authority string
+		granted         bool
+	}{
+		{config.RBACDeny, "secret", "secret", false}, {config.RBACDeny, "secret", "secret:80", false}, {config.RBACDeny, "secret", "Secret.", false},
+		{config.RBACDeny, "secret", "secret.:80", false}, {config.RBACDeny, "secret:80", "secret.:80", false}, {config.RBACDeny, "secret", "other", true},
+		{config.RBACDeny, "[::1]", "[::1]:80", false}, {config.RBACDeny, "[::1]", "[::1]", false}, {config.RBACDeny, "[::1]", "[::2]:80", true},
+		{config.RBACAllow, "shop", "SHOP", true}, {config.RBACAllow, "shop", "shop:80", false}, {config.RBACAllow, "shop", "shop.", false},
+		{config.RBACAllow, "shop", "", false},
+	} {
+		for _, name := range []string{":authority", "host"} {
+			permit, _ := Request([]*config.RBAC{rule(c.action, header(name, c.rule, false))}, &Peer{}, &route.Request{Authority: c.authority, Path: "/", Headers: headers{}})
+			if permit.Granted() != c.granted {
+				t.Errorf("action %d, %s %q: %q granted is %v", c.action, name, c.rule, c.authority, permit.Granted())
+			}
+		}
+	}
+}
+
 func TestZeroPermit(t *testing.T) {
 	defer func() {
 		if recover() == nil {

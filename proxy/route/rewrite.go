@@ -58,7 +58,7 @@ func (r *Route) Location(q *Request) string {
 		authority = d.Host
 	}
 	if d.Port != 0 {
-		authority = withoutPort(authority) + ":" + strconv.Itoa(int(d.Port))
+		authority = WithoutPort(authority) + ":" + strconv.Itoa(int(d.Port))
 	}
 	switch {
 	case strings.Contains(d.Path, "?"):
@@ -76,7 +76,7 @@ func (r *Route) Location(q *Request) string {
 
 // withoutDefaultPort drops the port that the old scheme implied: it would be wrong for the new one.
 func withoutDefaultPort(authority string) string {
-	if host := withoutPort(authority); authority == host+":80" || authority == host+":443" {
+	if host := WithoutPort(authority); authority == host+":80" || authority == host+":443" {
 		return host
 	}
 	return authority

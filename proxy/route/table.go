@@ -129,7 +129,7 @@ func (t *Table) Match(r *Request) *Route {
 // host finds the virtual host: exact, longest suffix, longest prefix, any.
 func (t *Table) host(authority string) *host {
 	if t.ignorePort {
-		authority = withoutPort(authority)
+		authority = WithoutPort(authority)
 	}
 	authority = lower(authority)
 	if h := t.exact[authority]; h != nil {
@@ -148,7 +148,8 @@ func (t *Table) host(authority string) *host {
 	return t.any
 }
 
-func withoutPort(authority string) string {
+// WithoutPort leaves the port off an authority; the brackets of an IPv6 address stay.
+func WithoutPort(authority string) string {
 	i := strings.LastIndexByte(authority, ':')
 	if i < 0 || strings.IndexByte(authority[i:], ']') >= 0 {
 		return authority
