@@ -1,6 +1,9 @@
 package balance
 
-import "sync/atomic"
+import (
+	"math/bits"
+	"sync/atomic"
+)
 
 // plan is everything a choice reads: made once per change of health, immutable but for the round-robin counters.
 type plan struct {
@@ -10,9 +13,12 @@ type plan struct {
 	pools []pool
 }
 
-// pool is the hosts of one level that are in the same state of health.
+// pool is the hosts of one level that are in the same state of health, or all of a level in panic.
 type pool struct {
-	hosts []*Host
+	level  int
+	of     Health // Healthy, which stands for panic too, or Degraded
+	panics bool
+	hosts  []*Host
 	// A hash policy has a table, every other groups: localities if they are weighted, else one.
 	table  table
 	groups []group
@@ -39,19 +45,48 @@ func newPlan(s *Set) *plan {
 		}
 	}
 	p.loads = newLoads(tallies, s.spec.OverprovisioningPercent, s.spec.PanicPercent)
-	for i, l := range s.levels {
+	for i := range s.levels {
 		if p.loads.panic[i] {
-			p.append(s, p.loads.healthy[i]+p.loads.degraded[i], l, anyHealth, true)
+			p.append(s, pool{level: i, panics: true}, anyHealth)
 			continue
 		}
-		p.append(s, p.loads.healthy[i], l, isHealthy, false)
+		p.append(s, pool{level: i}, isHealthy)
 	}
-	for i, l := range s.levels {
+	for i := range s.levels {
 		if !p.loads.panic[i] {
-			p.append(s, p.loads.degraded[i], l, isDegraded, false)
+			p.append(s, pool{level: i, of: Degraded}, isDegraded)
 		}
 	}
+	p.slots = p.slotsFor(&p.loads)
 	return p
+}
+
+// slotsFor maps each percent of the load to a pool.
+func (p *plan) slotsFor(l *loads) []uint16 {
+	slots := make([]uint16, 0, 100)
+	for i := range p.pools {
+		percent := l.healthy[p.pools[i].level]
+		switch {
+		case p.pools[i].panics:
+			percent += l.degraded[p.pools[i].level]
+		case p.pools[i].of == Degraded:
+			percent = l.degraded[p.pools[i].level]
+		}
+		for range percent {
+			slots = append(slots, uint16(i))
+		}
+	}
+	return slots
+}
+
+// further is how the load is shared without some levels; as ever if only they can take any.
+func (p *plan) further(avoid []int) []uint16 {
+	rest := p.loads.available.without(avoid)
+	if rest.norm() == 0 {
+		return p.slots
+	}
+	l := spread(rest)
+	return p.slotsFor(&l)
 }
 
 func (t *tally) add(hosts []*Host, weighted bool) {
@@ -74,39 +109,35 @@ func anyHealth(*Host) bool    { return true }
 func isHealthy(h *Host) bool  { return h.health() == Healthy }
 func isDegraded(h *Host) bool { return h.health() == Degraded }
 
-// append adds the pool of those hosts of a level, with a share of the load, which may be none: a retry may use it.
-func (p *plan) append(s *Set, percent uint32, l level, use func(*Host) bool, panics bool) {
-	made, ok := newPool(s, l, use, panics)
-	if !ok {
-		return
+// append adds the pool of those hosts of its level, even if it has no share of the load: a retry may use it.
+func (p *plan) append(s *Set, empty pool, use func(*Host) bool) {
+	if made, ok := newPool(s, empty, use); ok {
+		p.pools = append(p.pools, made)
 	}
-	for range percent {
-		p.slots = append(p.slots, uint16(len(p.pools)))
-	}
-	p.pools = append(p.pools, made)
 }
 
 // newPool is false if no host of the level is to be used. A pool in panic disregards localities, as Envoy does.
-func newPool(s *Set, l level, use func(*Host) bool, panics bool) (pool, bool) {
+func newPool(s *Set, made pool, use func(*Host) bool) (pool, bool) {
 	var parts []part
-	made := pool{turn: new(atomic.Uint64)}
-	for _, loc := range l.localities {
+	made.turn = new(atomic.Uint64)
+	for _, loc := range s.levels[made.level].localities {
 		part := part{weight: uint64(loc.weight)}
-		var t tally
-		t.add(loc.hosts, s.spec.WeightedHealth)
+		var used, all tally
 		for _, h := range loc.hosts {
 			if use(h) {
 				part.hosts = append(part.hosts, h)
 			}
 		}
-		part.effective = part.weight * uint64(availability(t.healthy+t.degraded, t.total, s.spec.OverprovisioningPercent))
+		used.add(part.hosts, s.spec.WeightedHealth)
+		all.add(loc.hosts, s.spec.WeightedHealth)
+		part.effective = effectiveWeight(loc.weight, used.total, all.total, s.spec.OverprovisioningPercent)
 		parts = append(parts, part)
 		made.hosts = append(made.hosts, part.hosts...)
 	}
 	if len(made.hosts) == 0 {
 		return pool{}, false
 	}
-	if panics {
+	if made.panics {
 		parts = nil
 	}
 	parts = weighted(s, parts, made.hosts)
@@ -122,6 +153,18 @@ func newPool(s *Set, l level, use func(*Host) bool, panics bool) (pool, bool) {
 	}
 	made.by = newSampler(weights)
 	return made, true
+}
+
+// effectiveWeight is weight*min(1, F*used/total) in parts per million, so that small localities are not rounded away.
+// What counts are the hosts of the pool alone: to the healthy pool a degraded host is one that is missing (Envoy's
+// effectiveLocalityWeight).
+func effectiveWeight(weight uint32, used, total uint64, overprovisioningPercent uint32) uint64 {
+	if used == 0 {
+		return 0
+	}
+	high, low := bits.Mul64(uint64(weight)*1e6, min(100*total, uint64(overprovisioningPercent)*used))
+	effective, _ := bits.Div64(high, low, 100*total)
+	return effective
 }
 
 // part is the hosts of one locality that a pool uses.
@@ -155,11 +198,11 @@ func newGroup(s *Set, hosts []*Host) group {
 }
 
 // pick is nil if nothing can be used. The hash chooses the level too, so that equal hashes meet in one host.
-func (p *plan) pick(s *Set, hash uint64) *Host {
-	if len(p.slots) == 0 {
+func (p *plan) pick(s *Set, slots []uint16, hash uint64) *Host {
+	if len(slots) == 0 {
 		return nil
 	}
-	pool := &p.pools[p.slots[hash%uint64(len(p.slots))]]
+	pool := &p.pools[slots[hash%uint64(len(slots))]]
 	if pool.table != nil {
 		return pool.table.host(hash)
 	}

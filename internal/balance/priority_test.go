@@ -95,3 +95,31 @@ func TestLocalityWeights(t *testing.T) {
 		}
 	}
 }
+
+// A locality's degraded hosts carry none of the load of the healthy ones, as in Envoy: of X, half healthy and half
+// degraded, 0.7 of the weight is left.
+func TestLocalityWeightsOfHealthyHostsIgnoreDegradedOnes(t *testing.T) {
+	x, y := hosts("x", 10), hosts("y", 10)
+	for i := range x[5:] {
+		x[5+i].Health = Degraded
+	}
+	s := NewSet(Spec{Policy: Random, LocalityWeighted: true, Random: seeded(), Levels: []Level{{Localities: []Locality{
+		{Region: "x", Weight: 1, Hosts: x}, {Region: "y", Weight: 1, Hosts: y},
+	}}}}, nil)
+	if got, want := shares(t, s, func(h *Host) string { return h.Region })["x"], 100*0.7/1.7; math.Abs(got-want) > 1 {
+		t.Errorf("x got %.1f%%, want %.1f%%", got, want)
+	}
+}
+
+// Of three hosts two are 93.3 %, not 93: the shares are the formula's, without another rounding.
+func TestEffectiveWeight(t *testing.T) {
+	for _, c := range []struct {
+		weight      uint32
+		used, total uint64
+		want        uint64
+	}{{1, 3, 3, 1e6}, {1, 5, 7, 1e6}, {3, 2, 3, 2_800_000}, {1, 0, 3, 0}, {0, 3, 3, 0}, {math.MaxUint32, 1, 2, 3006477106500000}} {
+		if got := effectiveWeight(c.weight, c.used, c.total, 140); got != c.want {
+			t.Errorf("%+v: got %d", c, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package balance
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -165,6 +166,8 @@ type Request struct {
 	HasHash bool
 	// Exclude tells the hosts to avoid, such as those that failed this request before. Nil: none.
 	Exclude func(*Host) bool
+	// Avoid are priorities that get no load, unless no other can take any (Envoy's previous_priorities). Empty: none.
+	Avoid []int
 }
 
 // maxReselections is how often a choice is repeated before the first host that is not excluded is taken
@@ -178,28 +181,37 @@ func (s *Set) Pick(r Request) (*Host, error) {
 	if !r.HasHash || !s.hashes() {
 		r.Hash = s.spec.Random()
 	}
-	host := p.pick(s, r.Hash)
+	slots := p.slots
+	if len(r.Avoid) > 0 {
+		slots = p.further(r.Avoid)
+	}
+	host := p.pick(s, slots, r.Hash)
 	if host == nil {
 		return nil, ErrNoHost
 	}
 	if r.Exclude == nil || !r.Exclude(host) {
 		return host, nil
 	}
-	return s.reselect(p, r, host), nil
+	return s.reselect(p, slots, r, host), nil
 }
 
 func (s *Set) hashes() bool { return s.spec.Policy == RingHash || s.spec.Policy == Maglev }
 
-func (s *Set) reselect(p *plan, r Request, last *Host) *Host {
+func (s *Set) reselect(p *plan, slots []uint16, r Request, last *Host) *Host {
 	for range maxReselections {
-		if host := p.pick(s, s.spec.Random()); host != nil && !r.Exclude(host) {
+		if host := p.pick(s, slots, s.spec.Random()); host != nil && !r.Exclude(host) {
 			return host
 		}
 	}
-	for i := range p.pools { // nearest priority first
-		for _, host := range p.pools[i].hosts {
-			if !r.Exclude(host) {
-				return host
+	for _, avoided := range []bool{false, true} {
+		for i := range p.pools { // nearest priority first
+			if slices.Contains(r.Avoid, p.pools[i].level) != avoided {
+				continue
+			}
+			for _, host := range p.pools[i].hosts {
+				if !r.Exclude(host) {
+					return host
+				}
 			}
 		}
 	}

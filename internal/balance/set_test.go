@@ -153,6 +153,49 @@ func TestPickExcludes(t *testing.T) {
 	}
 }
 
+// Priorities that a request was tried at are left out as long as another can take it, and the rest of the load is
+// shared by the formula (envoy docs: previous_priorities).
+func TestPickGoesFurther(t *testing.T) {
+	level := func(name string, up, down int) Level {
+		specs := hosts(name, up+down)
+		for i := range specs[up:] {
+			specs[up+i].Health = Unhealthy
+		}
+		return Level{[]Locality{{Hosts: specs}}}
+	}
+	for _, c := range []struct {
+		levels []Level
+		avoid  []int
+		want   map[string]float64 // by priority, percent
+	}{
+		{[]Level{level("a", 2, 0), level("b", 2, 0)}, nil, map[string]float64{"0": 100}},
+		{[]Level{level("a", 2, 0), level("b", 2, 0)}, []int{0}, map[string]float64{"1": 100}},
+		{[]Level{level("a", 2, 0), level("b", 1, 1), level("c", 1, 0)}, []int{0}, map[string]float64{"1": 70, "2": 30}},
+		{[]Level{level("a", 2, 0), level("b", 0, 2)}, []int{0}, map[string]float64{"0": 100}},
+		{[]Level{level("a", 2, 0), level("b", 2, 0)}, []int{0, 1, 7}, map[string]float64{"0": 100}},
+	} {
+		s := NewSet(Spec{Policy: Random, Random: seeded(), Levels: c.levels}, nil)
+		got := map[string]float64{}
+		for range picks {
+			h, err := s.Pick(Request{Avoid: c.avoid})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[fmt.Sprint(h.Priority)] += 100.0 / picks
+		}
+		for priority := range 3 {
+			if want := c.want[fmt.Sprint(priority)]; math.Abs(got[fmt.Sprint(priority)]-want) > 2 {
+				t.Errorf("avoiding %v: got %v, want %v", c.avoid, got, c.want)
+			}
+		}
+	}
+	s := NewSet(Spec{Random: seeded(), Levels: []Level{level("a", 2, 0), level("b", 1, 0)}}, nil)
+	tried := s.Hosts()[2]
+	if h, err := s.Pick(Request{Avoid: []int{0}, Exclude: func(h *Host) bool { return h == tried }}); err != nil || h.Priority != 0 {
+		t.Errorf("the one host further away was tried: got %v %v, want a near one", h, err)
+	}
+}
+
 func TestNoHost(t *testing.T) {
 	specs := hosts("h", 1)
 	specs[0].Health = Unhealthy

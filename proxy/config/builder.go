@@ -38,6 +38,11 @@ var types = [...]xds.Type{xds.Cluster, xds.Endpoints, xds.Listener, xds.Route}
 
 // Builder turns updates into configs. The zero value is not usable, see [NewBuilder]; it has one user at a time.
 type Builder struct {
+	// CheckListener and CheckCluster, if set, refuse what decodes well and is not for this proxy: the last good version
+	// stays, as with what cannot be decoded. They are set before the first Apply.
+	CheckListener func(*Listener) error
+	CheckCluster  func(*Settings) error
+
 	raw       map[xds.Type]map[string]Resource // accepted, by name
 	answered  map[xds.Type]bool
 	settings  map[string]*Settings
@@ -159,9 +164,13 @@ func (b *Builder) decode(next *Config, t xds.Type, r Resource) error {
 			return err
 		}
 		listener := decodeListener(p, pb)
-		if p.err() == nil {
-			next.Listeners[r.Name] = listener
+		if p.err() != nil {
+			return p.err()
 		}
+		if err := check(b.CheckListener, listener); err != nil {
+			return err
+		}
+		next.Listeners[r.Name] = listener
 	case xds.Route:
 		pb := new(routev3.RouteConfiguration)
 		if err := unmarshal(r, pb, pb.GetName); err != nil {
@@ -173,6 +182,14 @@ func (b *Builder) decode(next *Config, t xds.Type, r Resource) error {
 		}
 	}
 	return p.err()
+}
+
+// check asks a proxy that has something to say.
+func check[T any](ask func(T) error, what T) error {
+	if ask == nil {
+		return nil
+	}
+	return ask(what)
 }
 
 // unmarshal also checks that the resource is called what the transport calls it.
@@ -194,6 +211,9 @@ func (b *Builder) setCluster(next *Config, p problems, r Resource) error {
 	settings, inline := decodeCluster(p, pb)
 	if p.err() != nil {
 		return p.err()
+	}
+	if err := check(b.CheckCluster, settings); err != nil {
+		return err
 	}
 	b.unwatch(r.Name)
 	b.settings[r.Name] = settings
@@ -233,7 +253,8 @@ func (b *Builder) unwatch(cluster string) {
 	}
 }
 
-// remove believes the removal of clusters and listeners; endpoints and routes go in forget.
+// remove believes the removal of clusters and listeners. Endpoints and routes that are there go in forget, with the last
+// that refers to them; of others it is now known that there are none, and nobody waits for them any longer.
 func (b *Builder) remove(next *Config, t xds.Type, name string) {
 	switch t {
 	case xds.Cluster:
@@ -245,7 +266,14 @@ func (b *Builder) remove(next *Config, t xds.Type, name string) {
 	case xds.Listener:
 		delete(next.Listeners, name)
 		delete(b.raw[t], name)
-	case xds.Endpoints, xds.Route: // until nothing refers to them
+	case xds.Endpoints:
+		if b.endpoints[name] == nil {
+			b.setEndpoints(next, name, &Endpoints{Name: name, Overprovisioning: defaultOverprovisioning})
+		}
+	case xds.Route:
+		if next.Routes[name] == nil {
+			next.Routes[name] = &RouteTable{Name: name}
+		}
 	}
 }
 
@@ -269,12 +297,11 @@ func (b *Builder) forgetRoutes(next *Config) {
 		return
 	}
 	used := routeNames(next)
-	for name := range b.raw[xds.Route] {
-		if !used[name] {
-			next.Routes = maps.Clone(next.Routes)
-			delete(next.Routes, name)
-			delete(b.raw[xds.Route], name)
-		}
+	unused := func(name string) bool { return !used[name] }
+	maps.DeleteFunc(b.raw[xds.Route], func(name string, _ Resource) bool { return unused(name) })
+	if slices.ContainsFunc(slices.Collect(maps.Keys(next.Routes)), unused) {
+		next.Routes = maps.Clone(next.Routes)
+		maps.DeleteFunc(next.Routes, func(name string, _ *RouteTable) bool { return unused(name) })
 	}
 }
 

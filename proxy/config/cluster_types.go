@@ -20,13 +20,12 @@ type Discovery uint8
 const (
 	EDS Discovery = iota
 	Static
-	StrictDNS // Endpoints hold host names in Endpoint.Host
+	StrictDNS // Endpoints hold host names in Endpoint.Host, resolved for each connection
 )
 
 // Settings is everything of a cluster but its endpoints.
 type Settings struct {
 	Name           string
-	AltStatName    string // alt_stat_name; "" means Name
 	Service        string // filter metadata "periplus" or Istio's: destination host name; "" if unknown
 	Discovery      Discovery
 	EDSName        string        // never "" for EDS
@@ -39,15 +38,10 @@ type Settings struct {
 	HTTP2                    HTTP2Options
 	TLS                      *UpstreamTLS // nil: plain text
 	Balance                  Balance
-	Breakers                 [2]Breaker // by Priority
-	Outlier                  *Outlier   // nil: none
-	HealthChecks             []*HealthCheck
-	// CloseOnHealthFailure: close_connections_on_host_health_failure.
-	CloseOnHealthFailure bool
-	// IgnoreHealthOnRemoval: ignore_health_on_host_removal.
-	IgnoreHealthOnRemoval bool
-	DNSRefresh            time.Duration // StrictDNS; never 0; default 5 s
-	KeepaliveIdle         time.Duration // TCP keepalive; 0: the system's
+	Breakers                 [2]Breaker     // by Priority
+	Outlier                  *Outlier       // nil: none
+	HealthChecks             []*HealthCheck // at most one
+	KeepaliveIdle            time.Duration  // TCP keepalive; 0: the system's
 }
 
 // Protocol spoken to the upstream.
@@ -91,20 +85,11 @@ const (
 
 // Balance is the load-balancing policy.
 type Balance struct {
-	Policy      BalancePolicy
-	ChoiceCount uint32 // LeastRequest; never < 2; default 2
-	// ActiveRequestBias of LeastRequest; default 1.
-	ActiveRequestBias float64
-	RingMin, RingMax  uint64 // RingHash; default 1024, 8 Mi
-	TableSize         uint64 // Maglev, prime; default 65537
-	// PanicPercent 0..100; default 50; 0: never panic.
+	Policy           BalancePolicy
+	RingMin, RingMax uint64 // RingHash; default 1024, 8 Mi
+	// PanicPercent 0..100, whole as in Envoy; default 50; 0: never panic.
 	PanicPercent     float64
 	LocalityWeighted bool
-	FailOnPanic      bool          // zone_aware fail_traffic_on_panic
-	SlowStart        time.Duration // 0: none
-	SlowStartMin     float64       // percent of weight; default 10
-	SlowStartBias    float64       // aggression; default 1
-	HashHostname     bool          // use_hostname_for_hashing
 }
 
 // Breaker holds the limits of one routing priority; defaults are Envoy's: 1024, and 3 retries.
@@ -119,30 +104,25 @@ type Breaker struct {
 type Outlier struct {
 	Consecutive5xx, ConsecutiveGatewayFailure, ConsecutiveLocalOriginFailure uint32 // 0: off
 	Enforce5xx, EnforceGatewayFailure, EnforceLocalOrigin                    uint32 // percent
-	Interval, BaseEjection, MaxEjection, MaxEjectionJitter                   time.Duration
+	Interval, BaseEjection, MaxEjection                                      time.Duration
 	MaxEjectionPercent                                                       uint32
 	AlwaysEjectOne                                                           bool
 	SplitExternalLocal                                                       bool
-	// Success rate; EnforceSuccessRate 0: off. StdevFactor in thousandths (1900 = 1.9).
-	EnforceSuccessRate, SuccessRateMinHosts, SuccessRateVolume, StdevFactor uint32
-	// Failure percentage; EnforceFailurePercent 0: off.
-	EnforceFailurePercent, FailurePercentThreshold, FailurePercentMinHosts, FailurePercentVolume uint32
 }
 
 // HealthCheck is one active health check.
 type HealthCheck struct {
-	Timeout, Interval                                                time.Duration // never 0
-	NoTrafficInterval, UnhealthyInterval, UnhealthyEdge, HealthyEdge time.Duration // 0: Interval
-	Jitter, InitialJitter                                            time.Duration
-	UnhealthyThreshold, HealthyThreshold                             uint32           // never 0
-	HTTP                                                             *HTTPHealthCheck // nil: TCP connect
+	Timeout, Interval                             time.Duration // never 0
+	UnhealthyInterval, UnhealthyEdge, HealthyEdge time.Duration // 0: Interval
+	Jitter, InitialJitter                         time.Duration
+	UnhealthyThreshold, HealthyThreshold          uint32           // never 0
+	HTTP                                          *HTTPHealthCheck // nil: TCP connect
 	// Send and Receive of a TCP check; both may be empty.
 	Send    []byte
 	Receive [][]byte
 	// GRPC: grpc.health.v1; GRPCService is the service asked for.
 	GRPC        bool
 	GRPCService string
-	AlwaysLog   bool
 }
 
 // HTTPHealthCheck asks for a path.
@@ -159,9 +139,7 @@ type Endpoints struct {
 	Localities       []Locality // by priority, then name; priorities are 0..N without gaps
 	Overprovisioning uint32     // percent; never 0; default 140
 	WeightedPriority bool       // weighted_priority_health
-	StaleAfter       time.Duration
-	DropPermillion   uint32 // drop_overloads, joined
-	DropCategory     string
+	DropPermillion   uint32     // drop_overloads, of which there is at most one
 }
 
 // Locality is the endpoints of one locality at one priority.
@@ -198,5 +176,4 @@ type Endpoint struct {
 	// From filter metadata "periplus"; empty if absent.
 	Cluster, Network, Workload string
 	Gateway                    bool
-	StandsFor                  uint32
 }

@@ -1,7 +1,11 @@
 package config
 
 import (
+	"errors"
+	"iter"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +19,7 @@ import (
 	rbachttp "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	rbacnetwork "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	snicluster "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_cluster/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
@@ -100,7 +105,8 @@ func routes(name string, clusters ...string) *routev3.RouteConfiguration {
 				Timeout:          durationpb.New(0),
 				RetryPolicy:      &routev3.RetryPolicy{RetryOn: "connect-failure,503", NumRetries: wrapperspb.UInt32(2)},
 			}},
-			RequestHeadersToAdd: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "X-A", Value: "100%%"}}},
+			RequestHeadersToAdd: []*corev3.HeaderValueOption{{Header: &corev3.HeaderValue{Key: "X-A", Value: "100%%"}},
+				{Header: &corev3.HeaderValue{Key: "X-Empty"}}, {Header: &corev3.HeaderValue{Key: "X-Kept"}, KeepEmptyValue: true}},
 		}},
 	}}}
 }
@@ -189,6 +195,47 @@ func TestRemovalOfWhatIsReferredToIsNotBelieved(t *testing.T) {
 	}
 }
 
+// What the control plane says does not exist is not waited for; what it has not spoken of is.
+func TestReadyWithoutWhatDoesNotExist(t *testing.T) {
+	b := NewBuilder()
+	mustApply(t, b, one(t, xds.Cluster, "c", edsCluster(t, "c")))
+	mustApply(t, b, one(t, xds.Listener, "l", httpListener(t, "l", "outbound")))
+	mustApply(t, b, Update{Type: xds.Endpoints, Removed: []string{"c"}})
+	if b.Latest().Ready {
+		t.Error("ready without routes")
+	}
+	if c := mustApply(t, b, Update{Type: xds.Route, Removed: []string{"outbound"}}); !c.Ready || c.Clusters["c"].Endpoints == nil || c.Routes["outbound"] == nil {
+		t.Errorf("not ready though nothing is to come: %+v", c)
+	}
+	mustApply(t, b, one(t, xds.Endpoints, "c", assignment("c", "10.0.0.1")))
+	c := mustApply(t, b, one(t, xds.Route, "outbound", routes("outbound", "c")))
+	if len(c.Clusters["c"].Endpoints.Localities) != 1 || len(c.Routes["outbound"].VirtualHosts) != 1 {
+		t.Errorf("what came after all was not taken: %+v", c)
+	}
+	mustApply(t, b, Update{Type: xds.Listener, Removed: []string{"l"}})
+	if c := mustApply(t, b, Update{Type: xds.Route, Removed: []string{"other"}}); len(c.Routes) != 0 {
+		t.Errorf("routes of nobody: %v", c.Routes)
+	}
+}
+
+func TestChecksOfTheProxy(t *testing.T) {
+	b, refused := NewBuilder(), errors.New("not for me")
+	good := mustApply(t, b, one(t, xds.Cluster, "c", edsCluster(t, "c")))
+	listening := mustApply(t, b, one(t, xds.Listener, "eastwest", gatewayListener(t)))
+	b.CheckCluster = func(s *Settings) error { return refused }
+	b.CheckListener = func(l *Listener) error { return refused }
+	cluster, listener := edsCluster(t, "c"), gatewayListener(t)
+	cluster.LbPolicy, listener.Address.GetSocketAddress().Address = clusterv3.Cluster_RANDOM, "127.0.0.2"
+	for _, u := range []Update{one(t, xds.Cluster, "c", cluster), one(t, xds.Listener, "eastwest", listener)} {
+		if _, err := b.Apply(u); !errors.Is(err, refused) {
+			t.Errorf("%s: got %v", u.Type, err)
+		}
+	}
+	if c := b.Latest(); c.Clusters["c"] != good.Clusters["c"] || c.Listeners["eastwest"] != listening.Listeners["eastwest"] {
+		t.Error("the last good version did not stay")
+	}
+}
+
 func TestOneBadResourceDoesNotHoldUpTheRest(t *testing.T) {
 	b := NewBuilder()
 	good := mustApply(t, b, one(t, xds.Cluster, "bad", edsCluster(t, "bad")))
@@ -226,7 +273,7 @@ func TestDecoded(t *testing.T) {
 		t.Errorf("breaker %+v", s.Breakers[0])
 	}
 	e := c.Clusters["c"].Endpoints.Localities[0].Endpoints[0]
-	if e.Address.String() != "10.0.0.1:8080" || e.Weight != 2 || e.Cluster != "eu-west" || !e.Gateway || e.StandsFor != 100 {
+	if e.Address.String() != "10.0.0.1:8080" || e.Weight != 2 || e.Cluster != "eu-west" || !e.Gateway {
 		t.Errorf("endpoint %+v", e)
 	}
 	if chain := c.Listeners["eastwest"].Chains[0]; !chain.SNICluster || !c.Listeners["eastwest"].TLSInspector || chain.TLS != nil {
@@ -241,8 +288,13 @@ func TestDecoded(t *testing.T) {
 	if host.Domains[0] != "catalog.shop" || f.Timeout != 0 || f.TotalWeight != 100 || f.Retry.On != RetryConnectFailure|RetryCodes || f.Retry.Codes[0] != 503 {
 		t.Errorf("route %+v %+v", host, f)
 	}
-	if op := host.Routes[0].Headers.Request[0]; op.Name != "x-a" || op.Value != "100%" {
-		t.Errorf("header %+v", op)
+	if ops := host.Routes[0].Headers.Request; len(ops) != 2 || ops[0] != (HeaderOp{Name: "x-a", Value: "100%"}) || ops[1] != (HeaderOp{Name: "x-kept"}) {
+		t.Errorf("headers %+v", ops)
+	}
+	fraction := edsCluster(t, "c")
+	fraction.CommonLbConfig.HealthyPanicThreshold.Value = 49.6
+	if c := mustApply(t, b, one(t, xds.Cluster, "c", fraction)); c.Clusters["c"].Settings.Balance.PanicPercent != 50 {
+		t.Errorf("panic below %v%%", c.Clusters["c"].Settings.Balance.PanicPercent)
 	}
 }
 
@@ -275,6 +327,11 @@ func TestRefused(t *testing.T) {
 		return one(t, xds.Endpoints, "x", e)
 	}
 	privateKey := packed(t, &tlsv3.UpstreamTlsContext{CommonTlsContext: &tlsv3.CommonTlsContext{TlsCertificates: []*tlsv3.TlsCertificate{{}}}})
+	maglev := &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: wrapperspb.UInt64(11)}}
+	slow := &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{SlowStartConfig: &clusterv3.Cluster_SlowStartConfig{}}}
+	choices := &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: wrapperspb.UInt32(5)}}
+	byHostname := &clusterv3.Cluster_CommonLbConfig_ConsistentHashingLbConfig{UseHostnameForHashing: true}
+	tcpCheck := &corev3.HealthCheck{HealthChecker: &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}}
 	for name, test := range map[string]struct {
 		update Update
 		want   string
@@ -303,6 +360,32 @@ func TestRefused(t *testing.T) {
 		"injection": {route(func(r *routev3.RouteConfiguration) {
 			r.VirtualHosts[0].Routes[0].RequestHeadersToAdd[0].Header.Value = "a\r\nb: c"
 		}), "cannot be set"},
+		"maglev size":        {cluster(func(c *clusterv3.Cluster) { c.LbConfig = maglev }), "maglev_lb_config.table_size"},
+		"slow start":         {cluster(func(c *clusterv3.Cluster) { c.LbConfig = slow }), "least_request_lb_config.slow_start_config"},
+		"choices":            {cluster(func(c *clusterv3.Cluster) { c.LbConfig = choices }), "choice_count"},
+		"hash by name":       {cluster(func(c *clusterv3.Cluster) { c.CommonLbConfig.ConsistentHashingLbConfig = byHostname }), "consistent_hashing_lb_config"},
+		"success rate":       {cluster(func(c *clusterv3.Cluster) { c.OutlierDetection.EnforcingSuccessRate = wrapperspb.UInt32(100) }), "enforcing_success_rate"},
+		"failure percentage": {cluster(func(c *clusterv3.Cluster) { c.OutlierDetection.EnforcingFailurePercentage = wrapperspb.UInt32(1) }), "enforcing_failure_percentage"},
+		"ejection percent":   {cluster(func(c *clusterv3.Cluster) { c.OutlierDetection.MaxEjectionPercent = wrapperspb.UInt32(101) }), "max_ejection_percent"},
+		"two health checks":  {cluster(func(c *clusterv3.Cluster) { c.HealthChecks = []*corev3.HealthCheck{tcpCheck, tcpCheck} }), "health_checks"},
+		"jitter in percent":  {cluster(func(c *clusterv3.Cluster) { c.HealthChecks = []*corev3.HealthCheck{{IntervalJitterPercent: 5}} }), "interval_jitter_percent"},
+		"close when unwell":  {cluster(func(c *clusterv3.Cluster) { c.CloseConnectionsOnHostHealthFailure = true }), "close_connections_on_host_health_failure"},
+		"stale endpoints": {endpoints(func(e *endpointv3.ClusterLoadAssignment) {
+			e.Policy = &endpointv3.ClusterLoadAssignment_Policy{EndpointStaleAfter: durationpb.New(time.Second)}
+		}), "endpoint_stale_after"},
+		"destination": {listener(func(l *listenerv3.Listener) {
+			l.FilterChains[0].FilterChainMatch.PrefixRanges = []*corev3.CidrRange{{AddressPrefix: "10.0.0.0"}}
+		}), "prefix_ranges"},
+		"connection's life": {listener(func(l *listenerv3.Listener) {
+			l.FilterChains[0].Filters[1] = filter(t, "tcp", &tcpv3.TcpProxy{ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: "x"}, MaxDownstreamConnectionDuration: durationpb.New(time.Hour)})
+		}), "max_downstream_connection_duration"},
+		"rule that never matches": {listener(func(l *listenerv3.Listener) {
+			l.FilterChains[0].Filters[0] = filter(t, "rbac", &rbacnetwork.RBAC{Rules: &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: map[string]*rbacv3.Policy{"p": {
+				Principals: []*rbacv3.Principal{{Identifier: &rbacv3.Principal_Any{Any: true}}}}}}})
+		}), "permissions"},
+		"websocket off": {route(func(r *routev3.RouteConfiguration) {
+			r.VirtualHosts[0].Routes[0].GetRoute().UpgradeConfigs = []*routev3.RouteAction_UpgradeConfig{{UpgradeType: "websocket", Enabled: wrapperspb.Bool(false)}}
+		}), "upgrade_configs"},
 		"priority": {route(func(r *routev3.RouteConfiguration) {
 			r.VirtualHosts[0].Routes[0].GetRoute().Priority = corev3.RoutingPriority_HIGH
 		}), "priority"},
@@ -342,13 +425,28 @@ func TestIncrementalEqualsFromScratch(t *testing.T) {
 		again := NewBuilder()
 		for _, typ := range types {
 			if b.answered[typ] {
-				mustApply(t, again, Update{Type: typ, Upserts: b.Resources(typ)})
+				mustApply(t, again, Update{Type: typ, Upserts: b.Resources(typ), Removed: slices.Collect(b.absent(typ))})
 			}
 		}
 		if !reflect.DeepEqual(b.Latest(), again.Latest()) {
 			rt.Fatalf("incremental\n%+v\nfrom scratch\n%+v", b.Latest(), again.Latest())
 		}
 	})
+}
+
+// absent are the names of which is known that there is nothing.
+func (b *Builder) absent(typ xds.Type) iter.Seq[string] {
+	names := maps.Keys(b.latest.Routes)
+	if typ == xds.Endpoints {
+		names = maps.Keys(b.endpoints)
+	}
+	return func(yield func(string) bool) {
+		for name := range names {
+			if _, there := b.raw[typ][name]; !there && (typ == xds.Endpoints || typ == xds.Route) && !yield(name) {
+				return
+			}
+		}
+	}
 }
 
 func drawUpdate(t *testing.T, rt *rapid.T, names []string) Update {

@@ -1,12 +1,14 @@
 package config
 
 import (
+	"math"
 	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // balancePolicies that can be done.
@@ -20,71 +22,44 @@ func decodeBalance(p problems, pb *clusterv3.Cluster) Balance {
 	if !ok {
 		p.refuse("lb_policy", "%v is not supported", pb.GetLbPolicy())
 	}
-	common, least := pb.GetCommonLbConfig(), pb.GetLeastRequestLbConfig()
+	common := pb.GetCommonLbConfig()
 	b := Balance{
-		Policy: policy, ChoiceCount: max(2, least.GetChoiceCount().GetValue()), ActiveRequestBias: 1,
-		RingMin: 1024, RingMax: 8 << 20, TableSize: 65537, PanicPercent: 50,
+		Policy: policy, RingMin: 1024, RingMax: 8 << 20, PanicPercent: 50,
 		LocalityWeighted: common.GetLocalityWeightedLbConfig() != nil,
-		FailOnPanic:      common.GetZoneAwareLbConfig().GetFailTrafficOnPanic(),
-		HashHostname:     common.GetConsistentHashingLbConfig().GetUseHostnameForHashing(),
 	}
 	if common.GetHealthyPanicThreshold() != nil {
-		b.PanicPercent = percent(p.in("common_lb_config"), "healthy_panic_threshold", common.GetHealthyPanicThreshold(), 50)
+		b.PanicPercent = math.Round(percent(p.in("common_lb_config"), "healthy_panic_threshold", common.GetHealthyPanicThreshold(), 50))
 	}
-	if bias := least.GetActiveRequestBias(); bias != nil {
-		b.ActiveRequestBias = bias.GetDefaultValue()
-	}
-	b.decodeHashing(p, pb)
-	slow := pb.GetRoundRobinLbConfig().GetSlowStartConfig()
-	if policy == LeastRequest {
-		slow = least.GetSlowStartConfig()
-	}
-	b.slowStart(p.in("slow_start_config"), slow)
+	refuseBalanceFields(p, pb)
+	b.decodeRing(p.in("ring_hash_lb_config"), pb.GetRingHashLbConfig())
 	return b
 }
 
-func (b *Balance) decodeHashing(p problems, pb *clusterv3.Cluster) {
-	ring := pb.GetRingHashLbConfig()
-	if ring.GetMinimumRingSize() != nil {
-		b.RingMin = ring.GetMinimumRingSize().GetValue()
-	}
-	if ring.GetMaximumRingSize() != nil {
-		b.RingMax = ring.GetMaximumRingSize().GetValue()
-	}
+// refuseBalanceFields: what may be set to what is done anyway is refused only if it asks for something else.
+func refuseBalanceFields(p problems, pb *clusterv3.Cluster) {
+	common, least := pb.GetCommonLbConfig(), pb.GetLeastRequestLbConfig()
+	p.unsupported("maglev_lb_config.table_size", number64(pb.GetMaglevLbConfig().GetTableSize(), maglevSize) != maglevSize)
+	p.unsupported("round_robin_lb_config.slow_start_config", pb.GetRoundRobinLbConfig().GetSlowStartConfig() != nil)
+	p.unsupported("least_request_lb_config.slow_start_config", least.GetSlowStartConfig() != nil)
+	p.unsupported("least_request_lb_config.choice_count", number(least.GetChoiceCount(), 2) != 2)
+	p.unsupported("least_request_lb_config.active_request_bias", least.GetActiveRequestBias() != nil && least.GetActiveRequestBias().GetDefaultValue() != 1)
+	p = p.in("common_lb_config")
+	hashing := common.GetConsistentHashingLbConfig()
+	p.unsupported("zone_aware_lb_config.fail_traffic_on_panic", common.GetZoneAwareLbConfig().GetFailTrafficOnPanic())
+	p.unsupported("consistent_hashing_lb_config", hashing.GetUseHostnameForHashing() || hashing.GetHashBalanceFactor() != nil)
+	p.unsupported("close_connections_on_host_set_change", common.GetCloseConnectionsOnHostSetChange())
+	p.unsupported("ignore_new_hosts_until_first_hc", common.GetIgnoreNewHostsUntilFirstHc())
+}
+
+// maglevSize is what a Maglev table has; Envoy's default.
+const maglevSize = 65537
+
+func (b *Balance) decodeRing(p problems, ring *clusterv3.Cluster_RingHashLbConfig) {
+	b.RingMin, b.RingMax = number64(ring.GetMinimumRingSize(), b.RingMin), number64(ring.GetMaximumRingSize(), b.RingMax)
 	if b.RingMin > b.RingMax || b.RingMax > 8<<20 {
-		p.refuse("ring_hash_lb_config", "ring size %d..%d is out of range", b.RingMin, b.RingMax)
+		p.refuse("minimum_ring_size", "ring size %d..%d is out of range", b.RingMin, b.RingMax)
 	}
-	p.in("ring_hash_lb_config").unsupported("hash_function", ring.GetHashFunction() != clusterv3.Cluster_RingHashLbConfig_XX_HASH)
-	if size := pb.GetMaglevLbConfig().GetTableSize(); size != nil {
-		b.TableSize = size.GetValue()
-	}
-	if b.TableSize > 5_000_011 || !prime(b.TableSize) {
-		p.refuse("maglev_lb_config.table_size", "%d is not a prime up to 5000011", b.TableSize)
-	}
-}
-
-func prime(n uint64) bool {
-	for d := uint64(2); d*d <= n; d++ {
-		if n%d == 0 {
-			return false
-		}
-	}
-	return n >= 2
-}
-
-func (b *Balance) slowStart(p problems, pb *clusterv3.Cluster_SlowStartConfig) {
-	b.SlowStartMin, b.SlowStartBias = 10, 1
-	if pb == nil {
-		return
-	}
-	b.SlowStart = p.duration("slow_start_window", pb.GetSlowStartWindow(), 0)
-	b.SlowStartMin = percent(p, "min_weight_percent", pb.GetMinWeightPercent(), 10)
-	if aggression := pb.GetAggression(); aggression != nil {
-		b.SlowStartBias = aggression.GetDefaultValue()
-	}
-	if !(b.SlowStartBias > 0) {
-		p.refuse("aggression", "must be above 0")
-	}
+	p.unsupported("hash_function", ring.GetHashFunction() != clusterv3.Cluster_RingHashLbConfig_XX_HASH)
 }
 
 // percent of a field; NaN and values outside 0..100 are refused.
@@ -133,48 +108,58 @@ func decodeOutlier(p problems, pb *clusterv3.OutlierDetection) *Outlier {
 		EnforceLocalOrigin:            number(pb.GetEnforcingConsecutiveLocalOriginFailure(), 100),
 		Interval:                      p.positive("interval", pb.GetInterval(), 10*time.Second),
 		BaseEjection:                  p.positive("base_ejection_time", pb.GetBaseEjectionTime(), 30*time.Second),
-		MaxEjectionJitter:             p.duration("max_ejection_time_jitter", pb.GetMaxEjectionTimeJitter(), 0),
 		MaxEjectionPercent:            number(pb.GetMaxEjectionPercent(), 10),
 		AlwaysEjectOne:                boolean(pb.GetAlwaysEjectOneHost(), false),
 		SplitExternalLocal:            pb.GetSplitExternalLocalOriginErrors(),
-		EnforceSuccessRate:            number(pb.GetEnforcingSuccessRate(), 100),
-		SuccessRateMinHosts:           number(pb.GetSuccessRateMinimumHosts(), 5),
-		SuccessRateVolume:             number(pb.GetSuccessRateRequestVolume(), 100),
-		StdevFactor:                   number(pb.GetSuccessRateStdevFactor(), 1900),
-		EnforceFailurePercent:         number(pb.GetEnforcingFailurePercentage(), 0),
-		FailurePercentThreshold:       number(pb.GetFailurePercentageThreshold(), 85),
-		FailurePercentMinHosts:        number(pb.GetFailurePercentageMinimumHosts(), 5),
-		FailurePercentVolume:          number(pb.GetFailurePercentageRequestVolume(), 50),
 	}
 	o.MaxEjection = max(o.BaseEjection, p.positive("max_ejection_time", pb.GetMaxEjectionTime(), 300*time.Second))
-	for field, v := range map[string]uint32{"max_ejection_percent": o.MaxEjectionPercent, "enforcing_consecutive_5xx": o.Enforce5xx,
-		"enforcing_success_rate": o.EnforceSuccessRate, "enforcing_failure_percentage": o.EnforceFailurePercent} {
-		if v > 100 {
-			p.refuse(field, "%d is not a percentage", v)
+	refuseOutlierFields(p, pb)
+	return o
+}
+
+// refuseOutlierFields: what is not ejected by is refused where somebody asks for it. Success rate is on by default, and
+// in nobody's resource by name: that default is not followed.
+func refuseOutlierFields(p problems, pb *clusterv3.OutlierDetection) {
+	for _, field := range []struct {
+		name  string
+		value *wrapperspb.UInt32Value
+	}{
+		{"max_ejection_percent", pb.GetMaxEjectionPercent()}, {"enforcing_consecutive_5xx", pb.GetEnforcingConsecutive_5Xx()},
+		{"enforcing_consecutive_gateway_failure", pb.GetEnforcingConsecutiveGatewayFailure()},
+		{"enforcing_consecutive_local_origin_failure", pb.GetEnforcingConsecutiveLocalOriginFailure()},
+	} {
+		if v := field.value.GetValue(); v > 100 {
+			p.refuse(field.name, "%d is not a percentage", v)
 		}
 	}
-	return o
+	p.unsupported("max_ejection_time_jitter", pb.GetMaxEjectionTimeJitter().AsDuration() > 0)
+	p.unsupported("enforcing_success_rate", pb.GetEnforcingSuccessRate().GetValue() > 0)
+	p.unsupported("enforcing_local_origin_success_rate", pb.GetEnforcingLocalOriginSuccessRate().GetValue() > 0)
+	p.unsupported("enforcing_failure_percentage", pb.GetEnforcingFailurePercentage().GetValue() > 0)
+	p.unsupported("enforcing_failure_percentage_local_origin", pb.GetEnforcingFailurePercentageLocalOrigin().GetValue() > 0)
+	p.unsupported("monitors", len(pb.GetMonitors()) > 0)
 }
 
 func decodeHealthCheck(p problems, pb *corev3.HealthCheck) *HealthCheck {
 	h := &HealthCheck{
 		Timeout:            p.positive("timeout", pb.GetTimeout(), time.Second),
 		Interval:           p.positive("interval", pb.GetInterval(), 10*time.Second),
-		NoTrafficInterval:  p.duration("no_traffic_interval", pb.GetNoTrafficInterval(), 0),
 		UnhealthyInterval:  p.duration("unhealthy_interval", pb.GetUnhealthyInterval(), 0),
 		UnhealthyEdge:      p.duration("unhealthy_edge_interval", pb.GetUnhealthyEdgeInterval(), 0),
 		HealthyEdge:        p.duration("healthy_edge_interval", pb.GetHealthyEdgeInterval(), 0),
 		Jitter:             p.duration("interval_jitter", pb.GetIntervalJitter(), 0),
 		InitialJitter:      p.duration("initial_jitter", pb.GetInitialJitter(), 0),
 		UnhealthyThreshold: atLeastOne(pb.GetUnhealthyThreshold(), 3), HealthyThreshold: atLeastOne(pb.GetHealthyThreshold(), 1),
-		AlwaysLog: pb.GetAlwaysLogHealthCheckFailures(),
 	}
+	p.unsupported("interval_jitter_percent", pb.GetIntervalJitterPercent() > 0)
+	p.unsupported("tls_options", pb.GetTlsOptions() != nil || pb.GetTransportSocketMatchCriteria() != nil)
 	h.Interval = max(h.Interval, 10*time.Millisecond)
 	switch {
 	case pb.GetHttpHealthCheck() != nil:
 		h.HTTP = decodeHTTPCheck(p.in("http_health_check"), pb.GetHttpHealthCheck())
 	case pb.GetGrpcHealthCheck() != nil:
 		h.GRPC, h.GRPCService = true, pb.GetGrpcHealthCheck().GetServiceName()
+		p.unsupported("grpc_health_check.authority", pb.GetGrpcHealthCheck().GetAuthority() != "" || len(pb.GetGrpcHealthCheck().GetInitialMetadata()) > 0)
 	case pb.GetTcpHealthCheck() != nil:
 		h.decodeTCPCheck(p.in("tcp_health_check"), pb.GetTcpHealthCheck())
 	default:
@@ -204,7 +189,15 @@ func decodeHTTPCheck(p problems, pb *corev3.HealthCheck_HttpHealthCheck) *HTTPHe
 		p.refuse("path", "%q does not begin with /", h.Path)
 	}
 	h.Headers = decodeHeaderOps(p, "request_headers_to_add", pb.GetRequestHeadersToAdd())
-	for _, status := range pb.GetExpectedStatuses() {
+	p.unsupported("request_headers_to_remove", len(pb.GetRequestHeadersToRemove()) > 0)
+	p.unsupported("retriable_statuses", len(pb.GetRetriableStatuses()) > 0)
+	p.unsupported("service_name_matcher", pb.GetServiceNameMatcher() != nil)
+	p.unsupported("receive", pb.GetSend() != nil || len(pb.GetReceive()) > 0)
+	p.unsupported("codec_client_type", pb.GetCodecClientType() == typev3.CodecClientType_HTTP3)
+	for i, status := range pb.GetExpectedStatuses() {
+		if status.GetStart() < 100 || status.GetStart() >= status.GetEnd() || status.GetEnd() > 600 {
+			p.at("expected_statuses", i).refuse("start", "%d..%d is no range within 100..600", status.GetStart(), status.GetEnd())
+		}
 		h.Expected = append(h.Expected, IntRange{status.GetStart(), status.GetEnd()})
 	}
 	return h

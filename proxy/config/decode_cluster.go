@@ -16,22 +16,19 @@ const httpOptionsKey = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 // decodeCluster returns the settings, and the endpoints if they are inline.
 func decodeCluster(p problems, pb *clusterv3.Cluster) (*Settings, *Endpoints) {
 	s := &Settings{
-		Name: pb.GetName(), AltStatName: pb.GetAltStatName(),
-		Service:               text(pb.GetMetadata().GetFilterMetadata()[metadataKey].GetFields()["service"]),
-		ConnectTimeout:        p.positive("connect_timeout", pb.GetConnectTimeout(), 5*time.Second),
-		DNSRefresh:            p.positive("dns_refresh_rate", pb.GetDnsRefreshRate(), 5*time.Second),
-		CloseOnHealthFailure:  pb.GetCloseConnectionsOnHostHealthFailure(),
-		IgnoreHealthOnRemoval: pb.GetIgnoreHealthOnHostRemoval(),
-		KeepaliveIdle:         time.Duration(pb.GetUpstreamConnectionOptions().GetTcpKeepalive().GetKeepaliveTime().GetValue()) * time.Second,
-		Balance:               decodeBalance(p, pb),
-		Breakers:              decodeBreakers(p.in("circuit_breakers"), pb.GetCircuitBreakers()),
-		TLS:                   decodeUpstreamSocket(p.in("transport_socket"), pb.GetTransportSocket()),
+		Name:           pb.GetName(),
+		Service:        text(pb.GetMetadata().GetFilterMetadata()[metadataKey].GetFields()["service"]),
+		ConnectTimeout: p.positive("connect_timeout", pb.GetConnectTimeout(), 5*time.Second),
+		KeepaliveIdle:  time.Duration(pb.GetUpstreamConnectionOptions().GetTcpKeepalive().GetKeepaliveTime().GetValue()) * time.Second,
+		Balance:        decodeBalance(p, pb),
+		Breakers:       decodeBreakers(p.in("circuit_breakers"), pb.GetCircuitBreakers()),
+		TLS:            decodeUpstreamSocket(p.in("transport_socket"), pb.GetTransportSocket()),
 	}
 	refuseClusterFields(p, pb)
 	if pb.GetOutlierDetection() != nil {
 		s.Outlier = decodeOutlier(p.in("outlier_detection"), pb.GetOutlierDetection())
 	}
-	p.limit("health_checks", len(pb.GetHealthChecks()), 8)
+	p.limit("health_checks", len(pb.GetHealthChecks()), 1) // as in Envoy: two could disagree
 	for i, check := range pb.GetHealthChecks() {
 		s.HealthChecks = append(s.HealthChecks, decodeHealthCheck(p.at("health_checks", i), check))
 	}
@@ -45,6 +42,8 @@ func refuseClusterFields(p problems, pb *clusterv3.Cluster) {
 	p.unsupported("lb_subset_config", pb.GetLbSubsetConfig() != nil)
 	p.unsupported("transport_socket_matches", len(pb.GetTransportSocketMatches()) > 0)
 	p.unsupported("filters", len(pb.GetFilters()) > 0)
+	p.unsupported("close_connections_on_host_health_failure", pb.GetCloseConnectionsOnHostHealthFailure())
+	p.unsupported("max_requests_per_connection", pb.GetMaxRequestsPerConnection() != nil) // common_http_protocol_options has it
 	p.unsupported("upstream_bind_config", pb.GetUpstreamBindConfig() != nil)
 	p.unsupported("lrs_report_endpoint_metrics", len(pb.GetLrsReportEndpointMetrics()) > 0)
 }

@@ -10,20 +10,23 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 )
 
+// defaultOverprovisioning is Envoy's, in percent.
+const defaultOverprovisioning = 140
+
 // decodeEndpoints: hostnames are allowed only where the cluster resolves them.
 func decodeEndpoints(p problems, pb *endpointv3.ClusterLoadAssignment, names bool) *Endpoints {
 	policy := pb.GetPolicy()
 	e := &Endpoints{
 		Name:             pb.GetClusterName(),
-		Overprovisioning: atLeastOne(policy.GetOverprovisioningFactor(), 140),
+		Overprovisioning: atLeastOne(policy.GetOverprovisioningFactor(), defaultOverprovisioning),
 		WeightedPriority: policy.GetWeightedPriorityHealth(),
-		StaleAfter:       p.duration("policy.endpoint_stale_after", policy.GetEndpointStaleAfter(), 0),
 	}
+	p.unsupported("policy.endpoint_stale_after", policy.GetEndpointStaleAfter().AsDuration() > 0)
+	p.unsupported("named_endpoints", len(pb.GetNamedEndpoints()) > 0)
 	drops := policy.GetDropOverloads()
 	p.limit("policy.drop_overloads", len(drops), 1)
 	for i, drop := range drops {
 		e.DropPermillion = permillion(p.at("policy.drop_overloads", i), drop.GetDropPercentage().GetNumerator(), drop.GetDropPercentage().GetDenominator().String())
-		e.DropCategory = drop.GetCategory()
 	}
 	count := 0
 	for i, pb := range pb.GetEndpoints() {
@@ -100,13 +103,15 @@ func decodeEndpoint(p problems, pb *endpointv3.LbEndpoint, names bool) Endpoint 
 		Health:   healthStates[pb.GetHealthStatus()],
 		NoChecks: body.GetHealthCheckConfig().GetDisableActiveHealthCheck(),
 	}
-	if port := body.GetHealthCheckConfig().GetPortValue(); port != 0 {
+	check := body.GetHealthCheckConfig()
+	p.unsupported("endpoint.health_check_config", check.GetHostname() != "" || check.GetAddress() != nil)
+	if port := check.GetPortValue(); port != 0 {
 		e.HealthPort = p.port("endpoint.health_check_config.port_value", port)
 	}
 	e.address(p.in("endpoint.address"), body.GetAddress(), names)
 	fields := pb.GetMetadata().GetFilterMetadata()[metadataKey].GetFields()
 	e.Cluster, e.Network, e.Workload = text(fields["cluster"]), text(fields["network"]), text(fields["workload"])
-	e.Gateway, e.StandsFor = fields["gateway"].GetBoolValue(), count(fields["stands_for"])
+	e.Gateway = fields["gateway"].GetBoolValue()
 	return e
 }
 
@@ -114,14 +119,6 @@ func decodeEndpoint(p problems, pb *endpointv3.LbEndpoint, names bool) Endpoint 
 const metadataKey = "periplus"
 
 func text(v *structpb.Value) string { return v.GetStringValue() }
-
-func count(v *structpb.Value) uint32 {
-	n := v.GetNumberValue()
-	if !(n > 0) {
-		return 0
-	}
-	return uint32(min(n, 1<<32-1))
-}
 
 func (e *Endpoint) address(p problems, pb *corev3.Address, names bool) {
 	address := pb.GetSocketAddress()

@@ -20,7 +20,8 @@ var forwardClientCerts = map[hcmv3.HttpConnectionManager_ForwardClientCertDetail
 	hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY: AlwaysForwardOnlyXFCC,
 }
 
-// decodeHTTP ignores what only observes (access logs, tracing): the proxy has its own.
+// decodeHTTP ignores what only observes (access logs, tracing): the proxy has its own. Paths are always normalised, and
+// drains have the proxy's time.
 func decodeHTTP(p problems, packed *anypb.Any) *HTTP {
 	pb := new(hcmv3.HttpConnectionManager)
 	if !p.unpack("http_connection_manager", packed, pb) {
@@ -32,22 +33,19 @@ func decodeHTTP(p problems, packed *anypb.Any) *HTTP {
 	}
 	refuseHTTPFields(p, pb)
 	h := &HTTP{
-		StatPrefix: pb.GetStatPrefix(), Codec: codec, ServerName: pb.GetServerName(),
+		Codec: codec, ServerName: pb.GetServerName(),
 		MaxHeaderKiB:         min(atLeastOne(pb.GetMaxRequestHeadersKb(), 60), 8192),
 		MaxConcurrentStreams: atLeastOne(pb.GetHttp2ProtocolOptions().GetMaxConcurrentStreams(), 100),
-		ForwardClientCert:    forwardClientCerts[pb.GetForwardClientCertDetails()], PreserveRequestID: pb.GetPreserveExternalRequestId(),
-		NormalizePath: pb.GetNormalizePath().GetValue(), MergeSlashes: pb.GetMergeSlashes(),
+		ForwardClientCert:    forwardClientCerts[pb.GetForwardClientCertDetails()],
 	}
 	h.timeouts(p, pb)
 	h.routes(p, pb)
 	h.filters(p, pb.GetHttpFilters())
 	for _, upgrade := range pb.GetUpgradeConfigs() {
-		enabled := boolean(upgrade.GetEnabled(), true)
 		switch strings.ToLower(upgrade.GetUpgradeType()) {
-		case "websocket":
-			h.Websocket = enabled
+		case "websocket": // is always possible
 		case "connect":
-			h.Connect = enabled
+			h.Connect = boolean(upgrade.GetEnabled(), true)
 		default:
 			p.refuse("upgrade_configs", "%q is not supported", upgrade.GetUpgradeType())
 		}
@@ -76,7 +74,6 @@ func (h *HTTP) timeouts(p problems, pb *hcmv3.HttpConnectionManager) {
 	h.HeadersTimeout = p.duration("request_headers_timeout", pb.GetRequestHeadersTimeout(), 0)
 	h.StreamIdleTimeout = p.duration("stream_idle_timeout", pb.GetStreamIdleTimeout(), 5*time.Minute)
 	h.RequestTimeout = p.duration("request_timeout", pb.GetRequestTimeout(), 0)
-	h.DrainTimeout = p.duration("drain_timeout", pb.GetDrainTimeout(), 5*time.Second)
 }
 
 func (h *HTTP) routes(p problems, pb *hcmv3.HttpConnectionManager) {

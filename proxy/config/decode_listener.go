@@ -63,7 +63,7 @@ func (l *Listener) addChain(p problems, pb *listenerv3.FilterChain) {
 
 func (m *ChainMatch) equal(o *ChainMatch) bool {
 	return m.Port == o.Port && m.Transport == o.Transport && slices.Equal(m.ServerNames, o.ServerNames) &&
-		slices.Equal(m.ALPN, o.ALPN) && slices.Equal(m.Destinations, o.Destinations)
+		slices.Equal(m.ALPN, o.ALPN)
 }
 
 func listenAddress(p problems, pb *corev3.SocketAddress) netip.AddrPort {
@@ -144,16 +144,13 @@ func (c *FilterChain) filter(p problems, packed *anypb.Any) {
 func decodeChainMatch(p problems, pb *listenerv3.FilterChainMatch) ChainMatch {
 	p.unsupported("source", len(pb.GetSourcePrefixRanges())+len(pb.GetSourcePorts())+len(pb.GetDirectSourcePrefixRanges()) > 0 ||
 		pb.GetSourceType() != listenerv3.FilterChainMatch_ANY)
-	p.unsupported("address_suffix", pb.GetAddressSuffix() != "")
+	p.unsupported("prefix_ranges", len(pb.GetPrefixRanges()) > 0 || pb.GetAddressSuffix() != "")
 	m := ChainMatch{Transport: pb.GetTransportProtocol(), ALPN: slices.Clone(pb.GetApplicationProtocols())}
 	if m.Transport != "" && m.Transport != "tls" && m.Transport != "raw_buffer" {
 		p.refuse("transport_protocol", "%q is not known", m.Transport)
 	}
 	if pb.GetDestinationPort() != nil {
 		m.Port = p.port("destination_port", pb.GetDestinationPort().GetValue())
-	}
-	for i, cidr := range pb.GetPrefixRanges() {
-		m.Destinations = append(m.Destinations, prefix(p.at("prefix_ranges", i), cidr))
 	}
 	for _, name := range pb.GetServerNames() {
 		if name = strings.ToLower(name); name == "" || strings.Contains(strings.TrimPrefix(name, "*."), "*") {
@@ -182,15 +179,11 @@ func decodeTCP(p problems, packed *anypb.Any) *TCP {
 	p.unsupported("tunneling_config", pb.GetTunnelingConfig() != nil)
 	p.unsupported("on_demand", pb.GetOnDemand() != nil)
 	p.unsupported("metadata_match", pb.GetMetadataMatch() != nil)
+	p.unsupported("max_downstream_connection_duration", pb.GetMaxDownstreamConnectionDuration().AsDuration() > 0)
+	p.unsupported("hash_policy", len(pb.GetHashPolicy()) > 0)
 	t := &TCP{
-		StatPrefix:  pb.GetStatPrefix(),
 		IdleTimeout: p.duration("idle_timeout", pb.GetIdleTimeout(), time.Hour),
-		MaxDuration: p.duration("max_downstream_connection_duration", pb.GetMaxDownstreamConnectionDuration(), 0),
 		MaxAttempts: atLeastOne(pb.GetMaxConnectAttempts(), 1),
-	}
-	for _, hash := range pb.GetHashPolicy() {
-		p.unsupported("hash_policy", hash.GetSourceIp() == nil)
-		t.HashSource = true
 	}
 	if name := pb.GetCluster(); name != "" {
 		t.Clusters, t.TotalWeight = []WeightedCluster{{Name: name, Weight: 1}}, 1

@@ -39,6 +39,9 @@ func decodeRules(p problems, pb *rbacv3.RBAC) *RBAC {
 		p := p.in("policies[" + name + "]")
 		p.unsupported("condition", policy.GetCondition() != nil || policy.GetCheckedCondition() != nil)
 		rule := RBACPolicy{Name: name}
+		if len(policy.GetPermissions()) == 0 || len(policy.GetPrincipals()) == 0 {
+			p.refuse("permissions", "or principals are empty: nothing would ever match") // which would open what was to be denied
+		}
 		for _, permission := range policy.GetPermissions() {
 			rule.Permissions = append(rule.Permissions, tree.permission(p.in("permissions"), permission, 0))
 		}

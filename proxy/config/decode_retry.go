@@ -41,7 +41,11 @@ func decodeRetry(p problems, pb *routev3.RetryPolicy) *RetryPolicy {
 		r.OtherHost = p.unpack("retry_host_predicate", predicate.GetTypedConfig(), new(previoushosts.PreviousHostsPredicate))
 	}
 	if priority := pb.GetRetryPriority(); priority != nil {
-		r.OtherPriority = p.unpack("retry_priority", priority.GetTypedConfig(), new(previouspriorities.PreviousPrioritiesConfig))
+		previous := new(previouspriorities.PreviousPrioritiesConfig)
+		if p.unpack("retry_priority", priority.GetTypedConfig(), previous); previous.GetUpdateFrequency() < 1 {
+			p.refuse("retry_priority", "update_frequency %d is not above 0", previous.GetUpdateFrequency())
+		}
+		r.FurtherAfter = uint32(max(0, previous.GetUpdateFrequency()))
 	}
 	for _, code := range pb.GetRetriableStatusCodes() {
 		r.Codes = append(r.Codes, int(code))
@@ -95,7 +99,7 @@ func decodeHeaderOps(p problems, field string, options []*corev3.HeaderValueOpti
 	var ops []HeaderOp
 	for i, option := range options {
 		p := p.at(field, i)
-		op := HeaderOp{Name: strings.ToLower(option.GetHeader().GetKey()), Value: option.GetHeader().GetValue(), KeepEmpty: option.GetKeepEmptyValue()}
+		op := HeaderOp{Name: strings.ToLower(option.GetHeader().GetKey()), Value: option.GetHeader().GetValue()}
 		if raw := option.GetHeader().GetRawValue(); len(raw) > 0 {
 			op.Value = string(raw)
 		}
@@ -110,7 +114,9 @@ func decodeHeaderOps(p problems, field string, options []*corev3.HeaderValueOpti
 		if !changeable(op.Name) || !headerValue(op.Value) {
 			p.refuse("header", "%q cannot be set so", op.Name)
 		}
-		ops = append(ops, op)
+		if op.Value != "" || option.GetKeepEmptyValue() {
+			ops = append(ops, op)
+		}
 	}
 	return ops
 }

@@ -10,6 +10,7 @@ import (
 
 func decodeRouteTable(p problems, pb *routev3.RouteConfiguration) *RouteTable {
 	p.unsupported("vhds", pb.GetVhds() != nil)
+	p.unsupported("ignore_path_parameters_in_path_matching", pb.GetIgnorePathParametersInPathMatching())
 	p.unsupported("request_mirror_policies", len(pb.GetRequestMirrorPolicies()) > 0)
 	p.unsupported("cluster_specifier_plugins", len(pb.GetClusterSpecifierPlugins()) > 0)
 	p.unsupported("typed_per_filter_config", len(pb.GetTypedPerFilterConfig()) > 0)
@@ -91,6 +92,8 @@ func decodeForward(p problems, pb *routev3.RouteAction) *Forward {
 	p.unsupported("cors", pb.GetCors() != nil)
 	p.unsupported("internal_redirect_policy", pb.GetInternalRedirectPolicy() != nil)
 	p.unsupported("hedge_policy", pb.GetHedgePolicy() != nil)
+	p.unsupported("max_stream_duration.grpc_timeout_header_offset", pb.GetMaxStreamDuration().GetGrpcTimeoutHeaderOffset() != nil)
+	p.unsupported("max_grpc_timeout", pb.GetMaxGrpcTimeout() != nil || pb.GetGrpcTimeoutOffset() != nil) // max_stream_duration has it
 	p.unsupported("retry_policy_typed_config", pb.GetRetryPolicyTypedConfig() != nil)
 	p.unsupported("host_rewrite", pb.GetAutoHostRewrite().GetValue() || pb.GetHostRewriteHeader() != "" || pb.GetHostRewritePathRegex() != nil)
 	limits := pb.GetMaxStreamDuration()
@@ -111,9 +114,7 @@ func decodeForward(p problems, pb *routev3.RouteAction) *Forward {
 		f.RegexRewrite = decodeRewrite(p.in("regex_rewrite"), rewrite.GetPattern().GetRegex(), rewrite.GetSubstitution())
 	}
 	for _, upgrade := range pb.GetUpgradeConfigs() {
-		p.unsupported("upgrade_configs", !strings.EqualFold(upgrade.GetUpgradeType(), "websocket"))
-		enabled := boolean(upgrade.GetEnabled(), true)
-		f.Websocket = &enabled
+		p.unsupported("upgrade_configs", !strings.EqualFold(upgrade.GetUpgradeType(), "websocket") || !boolean(upgrade.GetEnabled(), true))
 	}
 	for i, hash := range pb.GetHashPolicy() {
 		f.Hash = append(f.Hash, decodeHash(p.at("hash_policy", i), hash))

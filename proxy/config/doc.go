@@ -8,8 +8,9 @@
 // touch are pointer-identical in the next Config, so that pools, balance sets and listeners that hang on them
 // survive.
 //
-// The removal of routes or endpoints that something still refers to is not believed: "unknown" is never "empty".
-// They go with the last listener or cluster that names them.
+// The removal of routes or endpoints that are there and that something still refers to is not believed: "unknown" is
+// never "empty". They go with the last listener or cluster that names them. Of those that never came, "removed" says
+// that there are none (xDS: the answer to a subscription to what does not exist).
 //
 // References are by name and may dangle, as in Envoy: a route to a cluster that is not there yet answers 503 (flag
 // NC), a cluster whose endpoints have not arrived answers 503 (flag UH), a listener whose routes have not arrived

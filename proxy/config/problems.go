@@ -147,6 +147,13 @@ func number(v *wrapperspb.UInt32Value, absent uint32) uint32 {
 	return v.GetValue()
 }
 
+func number64(v *wrapperspb.UInt64Value, absent uint64) uint64 {
+	if v == nil {
+		return absent
+	}
+	return v.GetValue()
+}
+
 // atLeastOne is number, but 0 is taken as absent.
 func atLeastOne(v *wrapperspb.UInt32Value, absent uint32) uint32 {
 	if v.GetValue() == 0 {

@@ -130,7 +130,6 @@ type Forward struct {
 	Hash                []HashPolicy
 	Priority            Priority
 	ClusterNotFound     int // status for a dangling reference; default 503
-	Websocket           *bool
 }
 
 // RegexRewrite replaces all matches in the path; Substitution uses Go's ${1}.
@@ -182,7 +181,6 @@ const (
 type HeaderOp struct {
 	Name, Value string // name lower case
 	Action      HeaderAction
-	KeepEmpty   bool
 }
 
 // RetryPolicy says when to try again.
@@ -197,8 +195,9 @@ type RetryPolicy struct {
 	// OtherHost: prefer a host not tried yet (previous_hosts), at most HostAttempts picks; never 0.
 	OtherHost    bool
 	HostAttempts uint32
-	// OtherPriority: previous_priorities.
-	OtherPriority bool
+	// FurtherAfter is how many attempts go to the priorities that the load says before each of those that were tried is
+	// left out (previous_priorities, update_frequency); 0: none ever is.
+	FurtherAfter uint32
 }
 
 // RetryOn is a set of conditions, as Envoy's x-envoy-retry-on and x-envoy-retry-grpc-on.

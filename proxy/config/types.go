@@ -61,11 +61,10 @@ type FilterChain struct {
 // ChainMatch: empty lists match everything.
 type ChainMatch struct {
 	// ServerNames are lower case; "*.suffix" matches any subdomain.
-	ServerNames  []string
-	Transport    string   // "", "tls" or "raw_buffer"
-	ALPN         []string // any of what the client offers
-	Destinations []netip.Prefix
-	Port         uint16 // 0: any
+	ServerNames []string
+	Transport   string   // "", "tls" or "raw_buffer"
+	ALPN        []string // any of what the client offers
+	Port        uint16   // 0: any
 }
 
 // DownstreamTLS terminates TLS with the proxy's own SVID. Certificates and validation come from the Workload API,
@@ -79,10 +78,9 @@ type DownstreamTLS struct {
 
 // HTTP is the HTTP connection manager.
 type HTTP struct {
-	StatPrefix string
-	Codec      Codec
-	RouteName  string      // RDS; empty if Routes is set
-	Routes     *RouteTable // inline
+	Codec     Codec
+	RouteName string      // RDS; empty if Routes is set
+	Routes    *RouteTable // inline
 	// RBAC are HTTP filters, in order, before routing.
 	RBAC []*RBAC
 	// IdleTimeout of a connection without requests; 0: none (Envoy's default of 1 h is filled in when absent).
@@ -93,15 +91,10 @@ type HTTP struct {
 	StreamIdleTimeout time.Duration
 	// RequestTimeout to receive a whole request; 0: none.
 	RequestTimeout       time.Duration
-	DrainTimeout         time.Duration // after GOAWAY or Connection: close; absent means 5 s
-	MaxHeaderKiB         uint32        // never 0; default 60
-	MaxConcurrentStreams uint32        // HTTP/2; never 0; default 100
-	ServerName           string        // "" means the proxy's own
+	MaxHeaderKiB         uint32 // never 0; default 60
+	MaxConcurrentStreams uint32 // HTTP/2; never 0; default 100
+	ServerName           string // "" means the proxy's own
 	ForwardClientCert    ForwardClientCert
-	PreserveRequestID    bool // preserve_external_request_id
-	NormalizePath        bool
-	MergeSlashes         bool
-	Websocket            bool // upgrade_configs: websocket
 	// Connect: upgrade_configs: CONNECT; the proxy refuses the method otherwise.
 	Connect bool
 }
@@ -130,15 +123,11 @@ const (
 
 // TCP is tcp_proxy.
 type TCP struct {
-	StatPrefix string
 	// Clusters to choose from by weight; one or more, except with SNICluster, where it may be empty.
 	Clusters    []WeightedCluster
 	TotalWeight uint64
 	IdleTimeout time.Duration // 0: none; absent means 1 h
 	MaxAttempts uint32        // connect attempts; never 0, default 1
-	// MaxDuration of a connection; 0: none.
-	MaxDuration time.Duration
-	HashSource  bool // hash_policy: source_ip
 }
 
 // RBACAction is what a match means.
@@ -155,11 +144,11 @@ const (
 type RBAC struct {
 	Action   RBACAction
 	Policies []RBACPolicy
-	// Shadow: evaluated and counted, never enforced.
+	// Shadow: never enforced.
 	Shadow bool
 }
 
-// RBACPolicy matches when one permission and one principal do.
+// RBACPolicy matches when one permission and one principal do; it has one of each at least.
 type RBACPolicy struct {
 	Name        string
 	Permissions []Condition

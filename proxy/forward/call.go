@@ -39,17 +39,19 @@ type Call struct {
 	life     time.Time // the end of max_stream_duration; zero: none
 	start    time.Time
 	hash     balance.Request
-	tried    []string
-	running  bool // a request of the host and of the breaker is counted
-	retrying bool // a retry of the breaker is counted
+	tried    []string // addresses of the hosts that were tried, and their priorities
+	triedAt  []int
+	beyond   []int // priorities that the next attempt goes past
+	running  bool  // a request of the host and of the breaker is counted
+	retrying bool  // a retry of the breaker is counted
 }
 
 func (c *Call) now() time.Time { return time.Now() }
 
 // Start decides where the request goes. False: Reply is the answer, and End still follows.
 func (v *View) Start(c *Call, q *route.Request, h *config.HTTP, now time.Time) bool {
-	tried := c.tried[:0]
-	*c = Call{start: now, tried: tried}
+	*c = c.fresh()
+	c.start = now
 	c.Route = v.Table(h).Match(q)
 	switch {
 	case c.Route == nil:
@@ -85,9 +87,14 @@ func (c *Call) startForward(q *route.Request) bool {
 	return true
 }
 
+// fresh is the zero Call, with room for what is tried.
+func (c *Call) fresh() Call {
+	return Call{tried: c.tried[:0], triedAt: c.triedAt[:0], beyond: c.beyond[:0]}
+}
+
 // Deny makes the reply to a request without a Permit; End still follows.
 func (c *Call) Deny(policy string) {
-	*c = Call{tried: c.tried[:0]}
+	*c = c.fresh()
 	if policy == "" {
 		policy = "none"
 	}
@@ -109,6 +116,7 @@ func (c *Call) Next() bool {
 	if len(c.tried) > 0 && c.Route.Retry != nil && c.Route.Retry.OtherHost {
 		q.Exclude = c.wasTried
 	}
+	q.Avoid = c.beyond
 	host, err := c.Cluster.Set.Pick(q)
 	if err != nil {
 		return c.answer(http.StatusServiceUnavailable, record.NoHealthyUpstream, "no healthy upstream", "no_healthy_upstream")
@@ -179,7 +187,10 @@ func (c *Call) Again(o route.Outcome, status, grpc int, now time.Time) bool {
 		return false
 	}
 	c.retrying = true
-	c.tried = append(c.tried, c.Host.Address)
+	c.tried, c.triedAt = append(c.tried, c.Host.Address), append(c.triedAt, c.Host.Priority)
+	if p.FurtherAfter > 0 && len(c.tried)%int(p.FurtherAfter) == 0 {
+		c.beyond = append(c.beyond[:0], c.triedAt...)
+	}
 	return true
 }
 

@@ -189,6 +189,28 @@ func TestRetryOnAnotherHost(t *testing.T) {
 	}
 }
 
+// With retry_priority, what all of a priority fails is tried further away, before anybody is ejected.
+func TestRetryGoesFurther(t *testing.T) {
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	up := upstream(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "from afar") })
+	further := func(c *config.Config, f *config.Forward, _ *config.Settings) {
+		f.Retry.OtherHost, f.Retry.FurtherAfter = false, 2
+		all := c.Clusters["up"].Endpoints
+		near, far := all.Localities[0], all.Localities[0]
+		near.Endpoints, far.Endpoints, far.Priority = near.Endpoints[:1], far.Endpoints[1:], 1
+		all.Localities = []config.Locality{near, far}
+	}
+	p := newProxy(t, []string{dead.Addr().String(), up}, retry(config.RetryConnectFailure, 2), further)
+	want(t, talk(t, p.address, "GET / HTTP/1.1\r\nHost: up\r\nConnection: close\r\n\r\n"), "200 OK", "from afar")
+	if r := p.records.last(t, 1); r.Attempts != 3 || r.Host.Priority != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
 func retry(on config.RetryOn, attempts uint32) option {
 	return func(_ *config.Config, f *config.Forward, _ *config.Settings) {
 		f.Retry = &config.RetryPolicy{On: on, Attempts: attempts, OtherHost: true, HostAttempts: 3, BackoffBase: time.Millisecond, BackoffMax: 10 * time.Millisecond}
