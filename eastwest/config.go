@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,7 +49,8 @@ type Config struct {
 	// DrainGrace is how long a draining gateway still accepts, from when the agent knows of it, so that clients
 	// learn it before. 0: 5 s, but at most a third of DrainTime.
 	DrainGrace time.Duration
-	// MaxConnections at a time; more are closed at once, so that clients take another gateway. 0: 20 000.
+	// MaxConnections at a time; more are closed at once, so that clients take another gateway. 0: 20 000, or as many as
+	// the limit of open files allows, if that is less.
 	MaxConnections int
 	// MaxPerSource connections from one address at a time. 0: no limit; clients may be behind one NAT address.
 	MaxPerSource int
@@ -89,7 +92,7 @@ func (c *Config) validate() error {
 	}
 	setDefault(&c.DrainTime, defaultDrainTime)
 	setDefault(&c.DrainGrace, min(defaultDrainGrace, c.DrainTime/3))
-	setDefault(&c.MaxConnections, defaultMaxConnections)
+	setDefault(&c.MaxConnections, connectionsFor(openFiles()))
 	setDefault(&c.HelloTimeout, defaultHelloTimeout)
 	setDefault(&c.ConnectTimeout, defaultConnectTimeout)
 	setDefault(&c.Attempts, defaultAttempts)
@@ -128,6 +131,28 @@ func setDefault[T int | time.Duration](field *T, value T) {
 	if *field <= 0 {
 		*field = value
 	}
+}
+
+// A connection holds two descriptors, and pipes while its bytes move; spareFiles are for those that are kept, the control
+// plane and the admin interface.
+const filesPerConnection, spareFiles = 3, 2*idlePipes + 128
+
+// connectionsFor is how many connections a process that may open so many files can serve. Beyond it every dial would
+// fail, and so would the way to the control plane.
+func connectionsFor(files uint64) int {
+	if files >= filesPerConnection*defaultMaxConnections+spareFiles {
+		return defaultMaxConnections
+	}
+	return max(1, (int(files)-spareFiles)/filesPerConnection)
+}
+
+// openFiles is the limit in force; Go raises it to the hard limit at the start of a process.
+func openFiles() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return math.MaxUint64
+	}
+	return limit.Cur
 }
 
 func (c *Config) cacheDir() string {

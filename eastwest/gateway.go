@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/periplus-mesh/periplus/internal/balance"
@@ -234,11 +235,22 @@ func (g *gateway) dial(ctx context.Context, h *balance.Host, timeout time.Durati
 
 func (g *gateway) failed(up *upstream, host *balance.Host, err error) {
 	g.metrics.connectFailures.Inc()
+	if own(err) {
+		g.config.Log.Warn("no connection to an endpoint", "service", up.name, "endpoint", host.Address, "err", err)
+		return
+	}
 	before := host.Ejected()
 	up.hosts.Report(host, balance.LocalFailure, time.Now())
 	if host.Ejected() && !before {
 		g.config.Log.Warn("endpoint rests: it could not be reached", "service", up.name, "endpoint", host.Address, "err", err)
 	}
+}
+
+// own tells that this process, not the endpoint, has run out of something: were the endpoints blamed, a gateway with too
+// many clients would take healthy ones out of use.
+func own(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOBUFS) ||
+		errors.Is(err, syscall.ENOMEM) || errors.Is(err, syscall.EADDRNOTAVAIL)
 }
 
 func contains(hosts []*balance.Host, h *balance.Host) bool {

@@ -3,22 +3,29 @@ package eastwest
 import (
 	"bytes"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/proxy/config"
 )
 
 // mTLS is between client and service: each sees the other's certificate, though neither the gateway nor its
@@ -121,6 +128,33 @@ func TestTriesAnotherEndpoint(t *testing.T) {
 	}
 }
 
+// What the gateway itself has run out of is no fault of the endpoints: none of them rests for it.
+func TestOwnExhaustionIsNotTheEndpoints(t *testing.T) {
+	g, _ := serveTable(t, testConfig(t), map[string][]netip.AddrPort{"catalog": {loopback(1), loopback(2)}})
+	up := g.tables.latest.Load().upstreams[serverName("catalog")]
+	host := up.hosts.Hosts()[0]
+	for range 5 {
+		g.failed(up, host, os.NewSyscallError("socket", syscall.EMFILE))
+	}
+	if host.Ejected() {
+		t.Error("the endpoint rests because the gateway has no descriptors left")
+	}
+	for range 5 {
+		g.failed(up, host, os.NewSyscallError("connect", syscall.ECONNREFUSED))
+	}
+	if !host.Ejected() {
+		t.Error("an endpoint that refuses does not rest")
+	}
+}
+
+func TestConnectionsForTheFilesThereAre(t *testing.T) {
+	for files, want := range map[uint64]int{math.MaxUint64: 20_000, 1 << 20: 20_000, 4096: 1152, 1024: 128, 256: 1, 0: 1} {
+		if got := connectionsFor(files); got != want {
+			t.Errorf("%d files: %d connections, want %d", files, got, want)
+		}
+	}
+}
+
 func TestLimits(t *testing.T) {
 	for reason, change := range map[string]func(*Config){
 		rejectLimit: func(c *Config) { c.MaxConnections = 2 }, rejectPerSource: func(c *Config) { c.MaxPerSource = 2 },
@@ -162,23 +196,32 @@ func TestSources(t *testing.T) {
 	}
 }
 
-// A configuration that would have the gateway end or begin TLS is refused, and the last good one stays.
-func TestNeverTerminatesTLS(t *testing.T) {
+// A configuration that would have the gateway end or begin TLS, or look up a name, is refused, and the last good one
+// stays: of the very cluster and listener that were refused, too.
+func TestKeepsTheLastGoodConfiguration(t *testing.T) {
 	m := newMesh()
 	g, at := serveTable(t, testConfig(t), map[string][]netip.AddrPort{"catalog": {m.backend(t, "catalog")}})
-	originate := serviceCluster(serverName("cart"))
+	name := serverName("catalog")
+	originate := serviceCluster(name)
 	originate.TransportSocket = &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
 		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(&tlsv3.UpstreamTlsContext{Sni: "x"})}}
-	if err := g.tables.apply(update(named{xds.Cluster, originate.Name, originate})); err == nil {
-		t.Error("a cluster with TLS was accepted")
-	}
-	if _, err := m.call(at, serverName("catalog")); err != nil {
-		t.Errorf("the other service: %v", err)
-	}
+	byName := serviceCluster(name)
+	byName.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	byName.EdsClusterConfig, byName.LoadAssignment = nil, &endpointv3.ClusterLoadAssignment{ClusterName: name}
 	plain := gatewayListener(loopback(1))
 	plain.FilterChains = []*listenerv3.FilterChain{{Filters: plain.FilterChains[0].Filters[1:]}}
-	if err := g.tables.apply(update(named{xds.Listener, plain.Name, plain})); err == nil {
-		t.Error("a listener that does not route by server name was accepted")
+	for _, bad := range []named{{xds.Cluster, name, originate}, {xds.Cluster, name, byName}, {xds.Listener, plain.Name, plain}} {
+		err := g.tables.apply(update(bad))
+		var refusal config.Refusal
+		if !errors.As(err, &refusal) || refusal.Name != bad.name {
+			t.Errorf("%s: got %v, want a refusal of it", bad.name, err)
+		}
+		if got, err := m.call(at, name); err != nil || !strings.HasPrefix(got, "catalog") {
+			t.Errorf("after %v: %q %v", refusal.Err, got, err)
+		}
+	}
+	if err := g.tables.apply(update(named{xds.Cluster, serverName("cart"), serviceCluster(serverName("cart"))})); err != nil {
+		t.Errorf("a good update after a refused one: %v", err)
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/balance"
-	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/proxy/config"
 )
 
@@ -20,6 +19,7 @@ const (
 
 var (
 	errTransportSocket = errors.New("has a transport socket; a gateway passes TLS through")
+	errNames           = errors.New("is found by DNS; a gateway dials addresses that the control plane lists, never a name")
 	errNoChain         = errors.New("has no chain with sni_cluster and tcp_proxy and without TLS; a gateway passes TLS through")
 )
 
@@ -53,11 +53,33 @@ type tables struct {
 
 func newTables(changed func(*table)) *tables {
 	t := &tables{builder: config.NewBuilder(), changed: changed}
+	t.builder.CheckListener, t.builder.CheckCluster = checkListener, checkCluster
 	t.latest.Store(&table{})
 	return t
 }
 
-// apply takes what is good of an update; the error becomes the NACK.
+// checkCluster refuses what would have the gateway begin TLS, or look up a name.
+func checkCluster(s *config.Settings) error {
+	switch {
+	case !strings.HasPrefix(s.Name, serverNamePrefix): // not routed to
+		return nil
+	case s.TLS != nil:
+		return errTransportSocket
+	case s.Discovery == config.StrictDNS:
+		return errNames
+	}
+	return nil
+}
+
+// checkListener refuses what would have the gateway end TLS.
+func checkListener(l *config.Listener) error {
+	if l.Name == listenerName && passthrough(l) == nil {
+		return errNoChain
+	}
+	return nil
+}
+
+// apply takes what is good of an update; the error becomes the NACK, and of what it names the last good version stays.
 func (t *tables) apply(u ads.Update) error {
 	update := config.Update{Type: u.Type, Removed: u.Removed}
 	for _, item := range u.Upserts {
@@ -66,51 +88,39 @@ func (t *tables) apply(u ads.Update) error {
 		})
 	}
 	made, err := t.builder.Apply(update)
-	next, refused := newTable(made, t.latest.Load())
+	next := newTable(made, t.latest.Load())
 	t.latest.Store(next)
 	t.changed(next)
-	if u.Type == xds.Route || u.Type == xds.Endpoints {
-		return err // what is refused below was said before
-	}
-	return errors.Join(err, refused)
+	return err
 }
 
-// newTable keeps the upstreams whose resources did not change. It leaves out, and names, what would have the gateway
-// end TLS.
-func newTable(c *config.Config, old *table) (*table, error) {
+// newTable keeps the upstreams whose resources did not change.
+func newTable(c *config.Config, old *table) *table {
 	next := &table{upstreams: make(map[string]*upstream, len(c.Clusters))}
 	listener := c.Listeners[listenerName]
 	if listener == nil {
-		return next, nil
+		return next
 	}
-	chain, err := passthrough(listener)
-	if err != nil {
-		return next, err
-	}
+	chain := passthrough(listener) // not nil, by checkListener
 	next.listens, next.whole = true, true
 	next.idleTimeout, next.helloTimeout = chain.TCP.IdleTimeout, listener.InspectorTimeout
-	var refused []error
 	for name, cluster := range c.Clusters {
-		switch {
-		case !strings.HasPrefix(name, serverNamePrefix):
-		case cluster.Settings.TLS != nil:
-			refused = append(refused, config.Refusal{Type: xds.Cluster, Name: name, Err: errTransportSocket})
-		default:
+		if strings.HasPrefix(name, serverNamePrefix) {
 			next.upstreams[name] = newUpstream(cluster, old.upstreams[name])
 			next.whole = next.whole && cluster.Endpoints != nil
 		}
 	}
-	return next, errors.Join(refused...)
+	return next
 }
 
-// passthrough finds the one chain that a gateway's listener has.
-func passthrough(l *config.Listener) (*config.FilterChain, error) {
+// passthrough finds the one chain that a gateway's listener has, or nil.
+func passthrough(l *config.Listener) *config.FilterChain {
 	for _, chain := range l.Chains {
 		if chain.SNICluster && chain.TCP != nil && chain.TLS == nil {
-			return chain, nil
+			return chain
 		}
 	}
-	return nil, config.Refusal{Type: xds.Listener, Name: l.Name, Err: errNoChain}
+	return nil
 }
 
 func newUpstream(c *config.Cluster, old *upstream) *upstream {
