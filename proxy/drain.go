@@ -54,6 +54,9 @@ func (s *sidecar) drain(ctx context.Context) {
 // end takes no new connections, waits for the requests that run, and when ctx ends cuts them.
 func (h *half) end(ctx context.Context) {
 	h.listeners.close()
+	if h.closeIdle != nil {
+		h.closeIdle()
+	}
 	h.http2.Drain(ctx)
 	h.forwarder.CloseIdle()
 	h.forwarder.Wait(ctx)

@@ -58,6 +58,8 @@ type half struct {
 	forwarder *forward.Forwarder
 	http2     *http2.Server
 	listeners *listeners
+	// closeIdle ends what neither server knows yet; nil: there is nothing of the kind.
+	closeIdle func()
 }
 
 // phase is what operators and signals have asked for.
@@ -140,6 +142,7 @@ func newSidecar(life context.Context, c Config, source trust.Source) (*sidecar, 
 	in := inbound.New(inbound.Config{Forwarder: s.in.forwarder, Source: source, H2: s.in.http2, Log: c.Log})
 	out := outbound.New(outbound.Config{Forwarder: s.out.forwarder, H2: s.out.http2})
 	s.in.listeners.serve, s.in.listeners.inbound, s.out.listeners.serve = in.ServeConn, true, out.ServeConn
+	s.out.closeIdle = out.CloseIdle
 	return s, nil
 }
 
@@ -253,6 +256,9 @@ func (s *sidecar) dialCheck(ctx context.Context, cluster, address string) (net.C
 	c := s.clusters.View().Cluster(cluster)
 	if c == nil {
 		return nil, fmt.Errorf("cluster %q is gone", cluster)
+	}
+	if c.TLS == nil && c.Settings.TLS != nil {
+		return nil, fmt.Errorf("cluster %q: its tls was refused", cluster)
 	}
 	if c.TLS == nil {
 		return new(net.Dialer).DialContext(ctx, "tcp", address)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/periplus-mesh/periplus/internal/sni"
@@ -27,10 +28,32 @@ type Config struct {
 }
 
 // Outbound serves the connections of outbound listeners.
-type Outbound struct{ config Config }
+type Outbound struct {
+	config Config
+
+	mu      sync.Mutex
+	silent  map[net.Conn]struct{} // guarded by mu; have said nothing yet, so nobody knows what they speak
+	closing bool                  // guarded by mu
+}
 
 // New returns an Outbound.
-func New(c Config) *Outbound { return &Outbound{config: c} }
+func New(c Config) *Outbound { return &Outbound{config: c, silent: map[net.Conn]struct{}{}} }
+
+// soon is how long a client that has connected before a drain may take to say something.
+const soon = 500 * time.Millisecond
+
+// undecided is how long the rest of HTTP/2's preface may take, as long as the head of a request over HTTP/1.1.
+const undecided = 10 * time.Second
+
+// CloseIdle ends connections that have said nothing yet and soon do not, now and from now on.
+func (o *Outbound) CloseIdle() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closing = true
+	for conn := range o.silent {
+		_ = conn.SetReadDeadline(time.Now().Add(soon))
+	}
+}
 
 // ServeConn serves a connection that l accepted until it is done, and closes it.
 func (o *Outbound) ServeConn(ctx context.Context, conn net.Conn, l *config.Listener) {
@@ -56,7 +79,9 @@ func (o *Outbound) ServeConn(ctx context.Context, conn net.Conn, l *config.Liste
 }
 
 func (o *Outbound) serveHTTP(ctx context.Context, conn net.Conn, c forward.Connection) {
-	first, err := peek(conn, c.HTTP.IdleTimeout)
+	o.await(conn, c.HTTP.IdleTimeout)
+	first, err := peek(conn)
+	o.heard(conn)
 	isH2 := bytes.HasPrefix(first, preface)
 	switch {
 	case err != nil, isH2 && (o.config.H2 == nil || c.HTTP.Codec == config.HTTP1), !isH2 && c.HTTP.Codec == config.HTTP2:
@@ -71,12 +96,29 @@ func (o *Outbound) serveHTTP(ctx context.Context, conn net.Conn, c forward.Conne
 // preface is the beginning of HTTP/2's (RFC 9113, section 3.4); no HTTP/1.1 request begins so.
 var preface = []byte("PRI * HTTP/2.0")
 
-// peek reads the first bytes, enough to tell HTTP/2 from HTTP/1.1.
-func peek(conn net.Conn, idle time.Duration) ([]byte, error) {
+// await sets the deadline of the first bytes; 0: 1 h.
+func (o *Outbound) await(conn net.Conn, idle time.Duration) {
 	if idle == 0 {
 		idle = time.Hour
 	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		idle = soon
+	}
+	o.silent[conn] = struct{}{}
 	_ = conn.SetReadDeadline(time.Now().Add(idle))
+}
+
+func (o *Outbound) heard(conn net.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.silent, conn)
+	_ = conn.SetReadDeadline(time.Time{})
+}
+
+// peek reads the first bytes, enough to tell HTTP/2 from HTTP/1.1.
+func peek(conn net.Conn) ([]byte, error) {
 	buf := make([]byte, 0, 1024)
 	for {
 		n, err := conn.Read(buf[len(buf):cap(buf)])
@@ -85,7 +127,10 @@ func peek(conn net.Conn, idle time.Duration) ([]byte, error) {
 			return nil, errors.Join(io.ErrUnexpectedEOF, err)
 		}
 		if len(buf) >= len(preface) || !bytes.HasPrefix(preface, buf) {
-			return buf, conn.SetReadDeadline(time.Time{})
+			return buf, nil
+		}
+		if len(buf) == n {
+			_ = conn.SetReadDeadline(time.Now().Add(undecided))
 		}
 	}
 }
