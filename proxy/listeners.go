@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,11 +134,16 @@ func (l *listeners) serveConn(conn net.Conn, serves *config.Listener) {
 	l.mu.Lock()
 	l.conns[conn] = struct{}{}
 	l.mu.Unlock()
+	defer func() {
+		if r := recover(); r != nil { // one request must not take all others with it
+			l.log.Error("panic; the connection is closed, the others go on", "listener", serves.Name, "err", r, "stack", string(debug.Stack()))
+		}
+		conn.Close()
+		l.mu.Lock()
+		delete(l.conns, conn)
+		l.mu.Unlock()
+	}()
 	l.serve(l.ctx, conn, serves)
-	conn.Close()
-	l.mu.Lock()
-	delete(l.conns, conn)
-	l.mu.Unlock()
 }
 
 // lastCall is how long connections that the kernel has accepted already are still taken from a socket that closes:

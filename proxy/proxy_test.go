@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -25,6 +26,8 @@ import (
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/forward"
 )
 
 const (
@@ -315,5 +318,36 @@ func TestGRPCThroughBothSidecars(t *testing.T) {
 func TestConfigIsChecked(t *testing.T) {
 	if err := Run(t.Context(), Config{}); err == nil || errors.Is(err, context.Canceled) {
 		t.Fatal(err)
+	}
+}
+
+// A mistake that one request meets does not end the sidecar.
+func TestAPanicEndsItsConnectionAlone(t *testing.T) {
+	var log strings.Builder
+	l := &listeners{
+		log: slog.New(slog.NewTextHandler(&log, nil)), ctx: t.Context(), conns: map[net.Conn]struct{}{},
+		serve: func(context.Context, net.Conn, *config.Listener) { panic("a mistake of ours") },
+	}
+	near, far := net.Pipe()
+	l.serveConn(near, &config.Listener{Name: "l"})
+	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the connection stays: %v", err)
+	}
+	if n, _ := l.count(); n != 0 || !strings.Contains(log.String(), "a mistake of ours") {
+		t.Errorf("%d connections, log %q", n, log.String())
+	}
+}
+
+// Without the TLS that a cluster asks for not even its health is asked.
+func TestRefusedTLSIsNotChecked(t *testing.T) {
+	s := &sidecar{clusters: forward.NewClusters(forward.ClustersConfig{})}
+	s.clusters.Update(&config.Config{Clusters: map[string]*config.Cluster{"c": {
+		Name: "c", Settings: &config.Settings{Name: "c", TLS: &config.UpstreamTLS{}},
+	}}})
+	app := httptest.NewServer(nil)
+	defer app.Close()
+	if conn, err := s.dialCheck(t.Context(), "c", app.Listener.Addr().String()); err == nil {
+		conn.Close()
+		t.Error("it is dialled in plain text")
 	}
 }
