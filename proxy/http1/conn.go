@@ -51,6 +51,7 @@ type Conn struct {
 	buf  []byte // bytes [r:w] are unread
 	r, w int
 	keep int    // bytes before it belong to the head and stay
+	full bool   // the last read took all the space
 	held []byte // the head's buffer, while buf is another one
 
 	request  Request
@@ -73,6 +74,7 @@ type Conn struct {
 	Peer string
 	// Closed, if set, is called once by Release.
 	Closed func()
+	lost   bool // somebody may use the buffers still
 }
 
 // waiter decides at a read deadline: true means read on, it has set another deadline.
@@ -95,6 +97,16 @@ func (c *Conn) Response() *Response { return &c.response }
 // Release closes the connection and gives its buffers back. Nothing read from it may be used afterwards.
 func (c *Conn) Release() {
 	c.Conn.Close()
+	if !c.lost {
+		c.giveBack()
+	}
+	if c.Closed != nil {
+		c.Closed()
+		c.Closed = nil
+	}
+}
+
+func (c *Conn) giveBack() {
 	if c.held != nil {
 		c.buffers.put(c.held)
 	}
@@ -102,10 +114,6 @@ func (c *Conn) Release() {
 		c.buffers.put(c.buf)
 	}
 	c.buf, c.held = nil, nil
-	if c.Closed != nil {
-		c.Closed()
-		c.Closed = nil
-	}
 }
 
 // buffered returns the bytes that were read and not used.
@@ -135,15 +143,19 @@ func (c *Conn) shrink() {
 	c.buf, c.held = small, nil
 }
 
-// room makes space to read into, without moving the head.
+// room makes space to read into, without moving the head. A read that fills a small buffer with a body makes it large.
 func (c *Conn) room() {
 	if c.r == c.w {
 		c.r, c.w = c.keep, c.keep
 	}
+	if c.full && c.keep > 0 && len(c.buf) < largeBuffer {
+		c.grow()
+		return
+	}
 	if len(c.buf)-c.w >= smallBuffer/2 {
 		return
 	}
-	if c.keep > 0 && c.r > c.keep && c.w-c.r < c.r-c.keep {
+	if c.r > c.keep && c.w-c.r < c.r-c.keep {
 		c.w = c.keep + copy(c.buf[c.keep:], c.buf[c.r:c.w])
 		c.r = c.keep
 	}
@@ -183,6 +195,7 @@ func (c *Conn) fill() error {
 	for {
 		n, err := c.Conn.Read(c.buf[c.w:])
 		c.w += n
+		c.full = c.w == len(c.buf)
 		switch {
 		case n > 0:
 			c.fills++

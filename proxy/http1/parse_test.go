@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -368,6 +369,37 @@ func TestNormalizeIdempotent(t *testing.T) {
 			t.Fatalf("%q is not normal", once)
 		}
 	})
+}
+
+// However a body is cut into chunks and reads, it passes through a buffer of one size, which is large if the body is.
+func TestBufferOfALongBody(t *testing.T) {
+	for _, head := range []int{10, 3000} {
+		for _, chunk := range []int{1, 7, 512, 100 << 10} {
+			one := fmt.Sprintf("%x\r\n%s\r\n", chunk, strings.Repeat("a", chunk))
+			in := "POST / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", head) + "\r\nTransfer-Encoding: chunked\r\n\r\n" + strings.Repeat(one, 4<<20/len(one)) + "0\r\n\r\n"
+			c := NewConn(&script{in: []byte(in)}, &Buffers{}, 0)
+			if _, err := c.ReadRequest(); err != nil {
+				t.Fatal(err)
+			}
+			smallest, largest := 1<<30, 0
+			for {
+				_, err := c.body.Next()
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				largest = max(largest, len(c.buf))
+				if c.body.total > 256<<10 {
+					smallest = min(smallest, len(c.buf))
+				}
+			}
+			if smallest != largeBuffer || largest != largeBuffer {
+				t.Errorf("head of %d bytes, chunks of %d: buffers of %d to %d bytes", head, chunk, smallest, largest)
+			}
+		}
+	}
 }
 
 func BenchmarkReadRequest(b *testing.B) {
