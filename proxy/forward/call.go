@@ -255,8 +255,8 @@ func slow(whole bool) Reply {
 	return Reply{Status: http.StatusRequestTimeout, Flags: record.StreamIdle, Body: "stream timeout", Details: "stream_idle_timeout"}
 }
 
-// FailSlow sets Reply after a request that was not received by request_timeout.
-func (c *Call) FailSlow() { c.Reply = slow(true) }
+// FailSlow sets Reply after a request that was not received in time; whole as for slow.
+func (c *Call) FailSlow(whole bool) { c.Reply = slow(whole) }
 
 // FailProtocol sets Reply after a response that could not be understood.
 func (c *Call) FailProtocol() {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/proxy/authz"
@@ -50,28 +51,40 @@ type Connection struct {
 }
 
 // Refresh moves c to the listener's configuration as it is now: a policy that arrives while a connection is kept open
-// holds for its next request. A listener or chain that is gone leaves c as it is; such connections are drained.
-func (c *Connection) Refresh(now *config.Config) {
+// holds for its next request. It returns false if the connection would not be taken so any more, because its listener
+// or chain is gone or asks for other TLS: the request is served, and has to be the connection's last.
+func (c *Connection) Refresh(now *config.Config) (current bool) {
 	latest := now.Listeners[c.Listener.Name]
 	if latest == c.Listener || latest == nil {
-		return
+		return latest != nil
 	}
-	if chain := sameChain(c.Listener, latest, c.HTTP); chain != nil && chain.HTTP != nil {
-		c.Listener, c.HTTP = latest, chain.HTTP
+	old, chain := sameChain(c.Listener, latest, c.HTTP)
+	if chain == nil || chain.HTTP == nil {
+		return false
 	}
+	c.Listener, c.HTTP = latest, chain.HTTP
+	return sameTLS(old.TLS, chain.TLS)
 }
 
-// sameChain is the chain of latest in the place that the chain of http has in old.
-func sameChain(old, latest *config.Listener, http *config.HTTP) *config.FilterChain {
+// sameChain is the chain of http in old, and the one that has its place in latest; nil if there is none.
+func sameChain(old, latest *config.Listener, http *config.HTTP) (was, is *config.FilterChain) {
 	for i, chain := range old.Chains {
 		if chain.HTTP == http && i < len(latest.Chains) {
-			return latest.Chains[i]
+			return chain, latest.Chains[i]
 		}
 	}
 	if old.Default != nil && old.Default.HTTP == http {
-		return latest.Default
+		return old.Default, latest.Default
 	}
-	return nil
+	return nil, nil
+}
+
+// sameTLS tells whether a handshake that one of them accepted is as good under the other.
+func sameTLS(a, b *config.DownstreamTLS) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.RequireClient == b.RequireClient && slices.Equal(a.SANs, b.SANs)
 }
 
 // New returns a Forwarder.

@@ -7,47 +7,59 @@ import (
 	"github.com/periplus-mesh/periplus/proxy/http1"
 )
 
-// clientCert: x-forwarded-client-cert is only ever believed from this proxy's own handshake, unless configured.
+// ForwardedCert applies forward_client_cert_details: whether an x-forwarded-client-cert that the client sent goes on,
+// and what is added to it, "": nothing. It is only ever believed from this proxy's own handshake, unless configured.
+func (c *Connection) ForwardedCert(mode config.ForwardClientCert) (keep bool, add string) {
+	switch mode {
+	case config.AlwaysForwardOnlyXFCC:
+		return true, ""
+	case config.ForwardOnlyXFCC:
+		return c.Peer.TLS, ""
+	case config.SanitizeSetXFCC:
+		return false, c.ClientCert
+	case config.AppendForwardXFCC:
+		return c.ClientCert != "", c.ClientCert
+	}
+	return false, ""
+}
+
 func (s *session) clientCert(e *http1.Edit) {
 	const name = "x-forwarded-client-cert"
-	pair := http1.Pair{Name: name, Value: s.c.ClientCert}
-	mode := s.c.HTTP.ForwardClientCert
-	switch {
-	case mode == config.AlwaysForwardOnlyXFCC, mode == config.ForwardOnlyXFCC && s.c.Peer.TLS:
-	case mode == config.SanitizeSetXFCC && s.c.ClientCert != "":
-		e.Set = append(e.Set, pair)
-	case mode == config.AppendForwardXFCC && s.c.ClientCert != "":
-		e.Add = append(e.Add, pair)
-	default:
+	keep, add := s.c.ForwardedCert(s.c.HTTP.ForwardClientCert)
+	if !keep {
 		e.Remove = append(e.Remove, name)
+	}
+	if add != "" {
+		e.Add = append(e.Add, http1.Pair{Name: name, Value: add})
 	}
 }
 
 // applyOps turns mutations into an edit.
 func applyOps(e *http1.Edit, has func(string) bool, remove []string, ops []config.HeaderOp) {
-	e.Remove = append(e.Remove, remove...)
+	for _, name := range remove {
+		e.Drop(name)
+	}
 	for i := range ops {
 		op := &ops[i]
-		pair := http1.Pair{Name: op.Name, Value: op.Value}
 		switch {
 		case op.Name == "host" || op.Name == ":authority":
 			e.Host = op.Value
-		case op.Action == config.AppendOrAdd, op.Action == config.AddIfAbsent && !has(op.Name):
-			e.Add = append(e.Add, pair)
-		case op.Action == config.OverwriteOrAdd, op.Action == config.OverwriteIfExists && has(op.Name):
-			e.Set = append(e.Set, pair)
+		case op.Action == config.AppendOrAdd, op.Action == config.AddIfAbsent && !e.Sets(op.Name) && !has(op.Name):
+			e.Add = append(e.Add, http1.Pair{Name: op.Name, Value: op.Value})
+		case op.Action == config.OverwriteOrAdd, op.Action == config.OverwriteIfExists && (e.Sets(op.Name) || has(op.Name)):
+			e.Replace(op.Name, op.Value)
 		}
 	}
 }
 
 // keepHost tells the upstream which host was rewritten.
 func (s *session) keepHost(host string) {
-	s.edit.Set = append(s.edit.Set, http1.Pair{Name: "x-envoy-original-host", Value: host})
+	s.edit.Replace("x-envoy-original-host", host)
 	if s.call.Route.Forward.AppendForwardedHost {
 		if value, ok := s.query.Value("x-forwarded-host"); ok {
 			host = value + "," + host
 		}
-		s.edit.Set = append(s.edit.Set, http1.Pair{Name: "x-forwarded-host", Value: host})
+		s.edit.Replace("x-forwarded-host", host)
 	}
 }
 
@@ -61,13 +73,7 @@ func (s *session) countAttempt() {
 	if s.call.Attempts > 1 {
 		value = strconv.Itoa(s.call.Attempts)
 	}
-	for i := range s.edit.Set {
-		if s.edit.Set[i].Name == name {
-			s.edit.Set[i].Value = value
-			return
-		}
-	}
-	s.edit.Set = append(s.edit.Set, http1.Pair{Name: name, Value: value})
+	s.edit.Replace(name, value)
 }
 
 // attempts is x-envoy-attempt-count for the response, if it is asked for.

@@ -57,7 +57,16 @@ func (s *session) observe() {
 func (s *session) Serve(ctx context.Context, x *http1.Exchange) {
 	now := time.Now()
 	view := s.f.config.Clusters.View()
-	s.c.Refresh(view.Config)
+	served := false
+	defer func() {
+		if !served { // a panic goes by: the cluster's counts, and the upstream, outlive this connection
+			s.call.End()
+			x.Abort()
+		}
+	}()
+	if !s.c.Refresh(view.Config) {
+		x.Last()
+	}
 	s.begin(x, now)
 	permit, policy := authz.Request(s.c.HTTP.RBAC, &s.c.Peer, &s.query)
 	switch {
@@ -72,6 +81,7 @@ func (s *session) Serve(ctx context.Context, x *http1.Exchange) {
 	s.call.End()
 	x.Settle()
 	s.finish(x)
+	served = true
 }
 
 func (s *session) begin(x *http1.Exchange, now time.Time) {
@@ -89,7 +99,7 @@ func (s *session) begin(x *http1.Exchange, now time.Time) {
 	id, ok := r.RequestID()
 	if !ok {
 		id = x.NewRequestID(rand.Uint64(), rand.Uint64())
-		s.edit.Set = append(s.edit.Set, http1.Pair{Name: "x-request-id", Value: id})
+		s.edit.Replace("x-request-id", id)
 	}
 	s.record.RequestID = id
 	if t := s.c.HTTP.RequestTimeout; t > 0 {
@@ -145,14 +155,14 @@ func (s *session) reply(x *http1.Exchange) {
 func (s *session) prepare(x *http1.Exchange) {
 	d := s.call.Destination
 	e := &s.edit
-	applyOps(e, x.Request.Has, d.Headers.RemoveRequest, d.Headers.Request)
 	if _, ok := x.Request.ForwardedProto(); !ok {
-		e.Set = append(e.Set, http1.Pair{Name: "x-forwarded-proto", Value: s.query.Scheme})
+		e.Replace("x-forwarded-proto", s.query.Scheme)
 	}
 	e.Remove = append(e.Remove, "x-envoy-internal") // which only an Envoy that knows who is inside may say
 	s.clientCert(e)
+	applyOps(e, x.Request.Has, d.Headers.RemoveRequest, d.Headers.Request) // after our own, which they may change
 	if e.Path = s.call.Route.RewritePath(&s.query); e.Path != "" {
-		e.Set = append(e.Set, http1.Pair{Name: "x-envoy-original-path", Value: x.Request.Path})
+		e.Replace("x-envoy-original-path", x.Request.Path)
 	}
 	if d.HostRewrite != "" {
 		e.Host = d.HostRewrite

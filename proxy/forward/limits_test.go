@@ -1,14 +1,17 @@
 package forward_test
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/forward"
 	"github.com/periplus-mesh/periplus/proxy/record"
 )
 
@@ -139,4 +142,121 @@ func TestHTTP1IsNotTranslatedToHTTP2(t *testing.T) {
 	if r := p.records.last(t, 1); r.Flags != record.UpstreamProtocol {
 		t.Errorf("%+v", r)
 	}
+}
+
+// A connection that the listener would not take any more serves the request that has come, and ends.
+func TestOutdatedConnectionEnds(t *testing.T) {
+	up := upstream(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	kept := "GET / HTTP/1.1\r\nHost: up\r\n\r\n"
+	for name, change := range map[string]func(*config.Listener){
+		"gone":       nil,
+		"chain gone": func(l *config.Listener) { l.Chains = nil },
+		"asks for TLS": func(l *config.Listener) {
+			l.Chains[0].TLS = &config.DownstreamTLS{RequireClient: true}
+		},
+		"other routes": func(l *config.Listener) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProxy(t, []string{up})
+			c := dial(t, p.address)
+			fmt.Fprint(c, kept)
+			buf := make([]byte, 1<<10)
+			n, _ := c.Read(buf)
+			want(t, string(buf[:n]), "200 OK")
+			next, l := *p.config, *p.config.Listeners["outbound_http"]
+			chain, h := *l.Chains[0], *l.Chains[0].HTTP
+			chain.HTTP, l.Chains = &h, []*config.FilterChain{&chain}
+			next.Listeners = map[string]*config.Listener{}
+			if change != nil {
+				change(&l)
+				next.Listeners[l.Name] = &l
+			}
+			p.update(&next)
+			fmt.Fprint(c, kept)
+			if name == "other routes" {
+				n, _ = c.Read(buf)
+				want(t, string(buf[:n]), "200 OK")
+				fmt.Fprint(c, once)
+			}
+			got, _ := io.ReadAll(c)
+			want(t, string(got), "200 OK", "Connection: close")
+		})
+	}
+}
+
+type panicking struct{ *records }
+
+func (p panicking) Observe(*record.Record) { panic("a mistake of ours") }
+
+// A panic ends its connections and gives back what was counted.
+func TestPanicLeavesNothingBehind(t *testing.T) {
+	gone := make(chan struct{})
+	up := raw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		_, _ = http.ReadRequest(r)
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort")
+		_, _ = r.ReadByte()
+		close(gone)
+	})
+	p := newProxy(t, []string{up})
+	view := p.clusters.View()
+	l := view.Config.Listeners["outbound_http"]
+	f := forward.New(forward.Config{Clusters: p.clusters, Observer: panicking{p.records}})
+	server, client := net.Pipe()
+	done := make(chan any)
+	go func() {
+		defer func() { done <- recover() }()
+		f.ServeHTTP1(t.Context(), server, nil, forward.Connection{Listener: l, HTTP: httpOf(p.config)})
+	}()
+	go fmt.Fprint(client, once)
+	buf := make([]byte, 1<<10)
+	n, _ := client.Read(buf)
+	want(t, string(buf[:n]), "200 OK")
+	client.Close()
+	if r := <-done; r != "a mistake of ours" {
+		t.Errorf("recovered %v", r)
+	}
+	<-gone
+	breaker := view.Cluster("up").Set.Breaker()
+	if breaker.Requests.Used() != 0 || breaker.Connections.Used() != 0 {
+		t.Errorf("%d requests, %d connections", breaker.Requests.Used(), breaker.Connections.Used())
+	}
+	f.Wait(t.Context())
+}
+
+// What an operation says of a field holds for those that the proxy itself adds.
+func TestHeaderOperationsMeetOurOwn(t *testing.T) {
+	up := upstream(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%q %q %q", r.Header["X-Forwarded-Proto"], r.Header["X-Request-Id"], r.Header["X-Twice"])
+	})
+	p := newProxy(t, []string{up}, func(_ *config.Config, f *config.Forward, _ *config.Settings) {
+		f.Clusters[0].Headers = config.HeaderOps{RemoveRequest: []string{"x-request-id"}, Request: []config.HeaderOp{
+			{Name: "x-forwarded-proto", Value: "https", Action: config.OverwriteOrAdd},
+			{Name: "x-twice", Value: "1", Action: config.OverwriteOrAdd}, {Name: "x-twice", Value: "2", Action: config.OverwriteOrAdd},
+		}}
+	})
+	want(t, talk(t, p.address, once), `["https"] [] ["2"]`)
+}
+
+// Once the response has begun the request may take as long as it wants.
+func TestRequestTimeoutEndsWithTheResponse(t *testing.T) {
+	up := raw(t, func(_ int, c net.Conn, r *bufio.Reader) {
+		q, err := http.ReadRequest(r)
+		if err != nil {
+			return
+		}
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+		n, _ := io.Copy(io.Discard, q.Body)
+		fmt.Fprint(c, n)
+	})
+	p := newProxy(t, []string{up}, func(c *config.Config, _ *config.Forward, _ *config.Settings) {
+		httpOf(c).RequestTimeout = 100 * time.Millisecond
+	})
+	c := dial(t, p.address)
+	fmt.Fprint(c, "POST / HTTP/1.1\r\nHost: up\r\nContent-Length: 10\r\n\r\n")
+	for range 10 {
+		time.Sleep(30 * time.Millisecond)
+		fmt.Fprint(c, "x")
+	}
+	got, _ := io.ReadAll(c)
+	want(t, string(got), "200 OK", "\r\n\r\n10")
 }

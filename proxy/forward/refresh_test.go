@@ -25,8 +25,8 @@ func ask(t *testing.T, conn interface{ Write([]byte) (int, error) }, r *bufio.Re
 	return response.StatusCode
 }
 
-// A policy that arrives holds for the next request of a kept connection; a listener that is replaced or removed
-// leaves the connection with the last configuration, inline routes included.
+// A policy that arrives holds for the next request of a kept connection; if the listener is replaced or removed that
+// request still has the last configuration, inline routes included, and ends the connection.
 func TestKeptConnectionFollowsItsListener(t *testing.T) {
 	p := newProxy(t, []string{upstream(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })})
 	conn := dial(t, p.address)
@@ -49,17 +49,25 @@ func TestKeptConnectionFollowsItsListener(t *testing.T) {
 	for i, step := range []struct {
 		config *config.Config
 		want   int
+		last   bool // of its connection
 	}{
-		{with(func(*config.Listener) {}), 200},
-		{with(func(l *config.Listener) { l.Chains[0].HTTP = &denying }), 403},
-		{with(func(l *config.Listener) { l.Chains[0].HTTP = &direct }), 418},
-		{with(func(l *config.Listener) { l.Chains[0] = &config.FilterChain{TCP: &config.TCP{}} }), 418}, // another kind: the old one stays
-		{gone, 418},
-		{with(func(*config.Listener) {}), 200},
+		{with(func(*config.Listener) {}), 200, false},
+		{with(func(l *config.Listener) { l.Chains[0].HTTP = &denying }), 403, false},
+		{with(func(l *config.Listener) { l.Chains[0].HTTP = &direct }), 418, false},
+		{with(func(l *config.Listener) { l.Chains[0] = &config.FilterChain{TCP: &config.TCP{}} }), 418, true}, // another kind: the old one stays
+		{gone, 200, true},
+		{with(func(*config.Listener) {}), 200, false},
 	} {
 		p.update(step.config)
 		if got := ask(t, conn, reader); got != step.want {
 			t.Errorf("step %d: %d, want %d", i, got, step.want)
+		}
+		if step.last {
+			if _, err := reader.Peek(1); err != io.EOF {
+				t.Errorf("step %d: the connection stays", i)
+			}
+			conn = dial(t, p.address)
+			reader = bufio.NewReader(conn)
 		}
 	}
 }

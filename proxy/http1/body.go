@@ -190,22 +190,22 @@ func (b *Body) readTrailers() error {
 			return err
 		}
 		used += len(line)
-		if used >= maxTrailers || count == maxFields {
+		if used >= maxTrailers || count == MaxFields {
 			return tooLarge("trailers")
 		}
 		f, err := parseField(line)
 		if err != nil {
 			return err
 		}
-		if trailing(f.Name) {
+		if Trailing(f.Name) {
 			b.trailer = append(append(append(append(b.trailer, f.Name...), ": "...), f.Value...), "\r\n"...)
 		}
 	}
 }
 
-// trailing tells whether a field may be sent as a trailer: framing, routing, request modifiers and credentials may
+// Trailing tells whether a field may be sent as a trailer: framing, routing, request modifiers and credentials may
 // not (RFC 9110, section 6.5.1), for a recipient could merge them into the head.
-func trailing(name string) bool {
+func Trailing(name string) bool {
 	if kindOf(name) != kindOther {
 		return false
 	}

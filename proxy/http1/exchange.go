@@ -57,15 +57,17 @@ type Exchange struct {
 
 	reading receiving // the waiter of reads from the client
 
-	gone     atomic.Bool
-	stopping atomic.Bool
-	watching chan struct{} // closed when the watch ended
-	sending  chan struct{} // closed when the body was streamed
-	readErr  error         // of streaming; read after sending closed
-	writeErr error
+	gone       atomic.Bool
+	stopping   atomic.Bool
+	responding atomic.Bool   // the response has begun
+	watching   chan struct{} // closed when the watch ended
+	sending    chan struct{} // closed when the body was streamed
+	readErr    error         // of streaming; read after sending closed
+	writeErr   error
 
 	id [36]byte // of NewRequestID
 
+	last bool // the connection must not carry another request
 	keep bool // the connection may carry another request
 	slow bool // the request was not received in time
 }
@@ -75,6 +77,20 @@ func (x *Exchange) begin(r *Request) {
 	*x = Exchange{client: x.client, server: x.server, scratch: payload[:0], Request: r}
 	x.whole = r.length == 0
 	x.client.wait = nil
+}
+
+// Last makes the exchange the last of its connection; call it before there is a response.
+func (x *Exchange) Last() { x.last = true }
+
+// Abort closes both connections, whoever uses them: for an exchange that nobody goes on with.
+func (x *Exchange) Abort() {
+	x.keep, x.Truncated = false, true
+	x.client.lost = true
+	_ = x.client.Conn.Close()
+	if x.up != nil {
+		x.up.lost = true
+		x.up.Release()
+	}
 }
 
 // NewRequestID formats two random numbers as a UUID (RFC 9562, version 4), valid as long as the request.

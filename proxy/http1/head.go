@@ -5,10 +5,10 @@ import (
 	"fmt"
 )
 
-// Limits of a head (RFC 9110, section 5.4 leaves them to us; these are Envoy's defaults).
+// Limits of a head in bytes and fields (RFC 9110, section 5.4 leaves them to us; these are Envoy's defaults).
 const (
 	DefaultMaxHead = 60 << 10
-	maxFields      = 100
+	MaxFields      = 100
 	maxTarget      = 16 << 10
 	maxHost        = 255 + 6
 )

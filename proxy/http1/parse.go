@@ -68,7 +68,7 @@ func (m *message) parseFields(b []byte) error {
 		if err != nil {
 			return err
 		}
-		if len(m.Fields) == maxFields {
+		if len(m.Fields) == MaxFields {
 			return tooLarge("more than 100 fields")
 		}
 		f.kind = kindOf(f.Name)
@@ -173,6 +173,13 @@ func (r *Request) resolveHost() error {
 		return malformed("host")
 	}
 	return nil
+}
+
+// Sendable tells whether a request that came by other means than a head could have come in one: its method and target
+// are of the bytes that a request line may have, its target is not too long, and its host is one. HTTP/2 carries what
+// HTTP/1.1 cannot, and a request line made of it would say something else than was authorised.
+func Sendable(method, target, host string) bool {
+	return method != "" && all(method, isToken) && len(target) <= maxTarget && all(target, isTarget) && validHost(host)
 }
 
 func validHost(host string) bool {

@@ -7,11 +7,13 @@ import (
 
 // receiving decides at a read deadline of the client, while a request's body is read.
 type receiving struct {
-	x    *Exchange
-	read int // fills that ended with bytes, when the last idle period began
+	x       *Exchange
+	read    int  // fills that ended with bytes, when the last idle period began
+	excused bool // ReceiveBy has passed, without effect
 }
 
-// receive sets the first deadline of reading the body; later ones follow as long as bytes come.
+// receive sets the first deadline of reading the body; later ones follow as long as bytes come. ReceiveBy ends with the
+// response's head, as Envoy's request_timeout: the rest is the upstream's to wait for.
 func (x *Exchange) receive() {
 	x.reading = receiving{x: x, read: x.client.fills}
 	x.client.wait = &x.reading
@@ -19,7 +21,7 @@ func (x *Exchange) receive() {
 }
 
 func (x *Exchange) armReceive(now time.Time) {
-	if idle := x.bodyIdle(); x.ReceiveBy.IsZero() || x.ReceiveBy.Sub(now) > idle {
+	if idle := x.bodyIdle(); x.ReceiveBy.IsZero() || x.responding.Load() || x.ReceiveBy.Sub(now) > idle {
 		x.client.readWithin(now, idle)
 		return
 	}
@@ -29,10 +31,13 @@ func (x *Exchange) armReceive(now time.Time) {
 // timedOut implements waiter.
 func (r *receiving) timedOut(c *Conn) bool {
 	now := time.Now()
-	late := !r.x.ReceiveBy.IsZero() && !now.Before(r.x.ReceiveBy)
-	if late || c.fills == r.read || r.x.stopping.Load() {
+	over := !r.x.ReceiveBy.IsZero() && !now.Before(r.x.ReceiveBy)
+	late := over && !r.x.responding.Load()
+	idle := c.fills == r.read && (!over || r.excused)
+	if late || idle || r.x.stopping.Load() {
 		return false
 	}
+	r.excused = over
 	r.read = c.fills
 	c.readBy = time.Time{}
 	r.x.armReceive(now)

@@ -18,6 +18,7 @@ func (x *Exchange) Relay(up *Conn, e *Edit) (reusable bool, err error) {
 		return false, x.tunnel(up, e)
 	}
 	c := x.client
+	x.responding.Store(true)
 	x.by, x.expired, x.idled = x.Until, false, false
 	chunk := x.appendHead(response, e)
 	x.Status = response.Status
@@ -38,7 +39,10 @@ func (x *Exchange) reusable(up *Conn, response *Response) bool {
 	up.wait = nil
 	ok := up.body.done && response.keeps() && x.sent() && up.broken == nil
 	up.next()
-	return ok && up.w == 0 // bytes that nobody asked for: out of step
+	if ok = ok && up.w == 0; ok { // else bytes that nobody asked for: out of step
+		x.up = nil // it is somebody else's from now on
+	}
+	return ok
 }
 
 // appendHead writes the response's head and decides the framing towards the client.
@@ -71,7 +75,7 @@ func (x *Exchange) appendHead(response *Response, e *Edit) (chunk bool) {
 // mayKeep: the client wants it, we are not draining, and its request has been read to the end.
 func (x *Exchange) mayKeep() bool {
 	r := x.Request
-	if r.close || r.minor == 0 && !r.keepAlive || x.server.draining.Load() {
+	if x.last || r.close || r.minor == 0 && !r.keepAlive || x.server.draining.Load() {
 		return false
 	}
 	return x.sent()
@@ -121,7 +125,7 @@ func (x *Exchange) Reply(status int, body string, fields ...Pair) {
 // drainable: nobody wanted the body, but it is short and on its way.
 func (x *Exchange) drainable() bool {
 	r := x.Request
-	if r.close || r.minor == 0 || x.server.draining.Load() || x.sending != nil || r.expect {
+	if x.last || r.close || r.minor == 0 || x.server.draining.Load() || x.sending != nil || r.expect {
 		return false
 	}
 	return r.length >= 0 && r.length <= maxDrain
@@ -154,8 +158,10 @@ func (x *Exchange) finish() bool {
 		return false
 	}
 	c := x.client
+	if !c.body.done {
+		c.readUntil(time.Now().Add(5 * time.Second))
+	}
 	for !c.body.done {
-		c.readWithin(time.Now(), 5*time.Second)
 		if _, err := c.body.Next(); err != nil && !c.body.done {
 			return false
 		}

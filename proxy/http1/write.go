@@ -2,6 +2,7 @@ package http1
 
 import (
 	"io"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -23,6 +24,30 @@ type Edit struct {
 // Reset empties e and keeps its memory.
 func (e *Edit) Reset() {
 	*e = Edit{Remove: e.Remove[:0], Set: e.Set[:0], Add: e.Add[:0]}
+}
+
+// Replace sets a field, in place of every other of its name.
+func (e *Edit) Replace(name, value string) {
+	for i := range e.Set {
+		if equalFold(e.Set[i].Name, name) {
+			e.Set[i].Value = value
+			return
+		}
+	}
+	e.Set = append(e.Set, Pair{name, value})
+}
+
+// Drop removes a field, whether it was received or set.
+func (e *Edit) Drop(name string) {
+	named := func(p Pair) bool { return equalFold(p.Name, name) }
+	e.Set, e.Add = slices.DeleteFunc(e.Set, named), slices.DeleteFunc(e.Add, named)
+	e.Remove = append(e.Remove, name)
+}
+
+// Sets tells whether a field is set or added.
+func (e *Edit) Sets(name string) bool {
+	named := func(p Pair) bool { return equalFold(p.Name, name) }
+	return slices.ContainsFunc(e.Set, named) || slices.ContainsFunc(e.Add, named)
 }
 
 func (e *Edit) drops(name string) bool {

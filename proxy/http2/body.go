@@ -4,79 +4,120 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 var errAbandoned = errors.New("attempt is over")
 
 // replay is a request's body that several attempts can send, one after the other, as long as it has not grown
-// beyond its limit. The previous attempt's reader may still be blocked in a read when the next begins: what it reads
-// is recorded, and so not lost to the next.
+// beyond its limit.
+//
+// An attempt's reader waits for the client, who may send nothing for a long time; net/http does not tell that an
+// upstream has reset the stream before that read is over. So closing the current reader ends a read that waits, and
+// for want of another way the whole body with it: there is no further attempt then.
 type replay struct {
-	limit int
+	source io.ReadCloser
+	limit  int
+	moved  func() // called when bytes came
+	read   atomic.Int64
 
-	mu       sync.Mutex // held while the source is read
-	source   io.Reader
-	recorded []byte // from the body's first byte, if whole
-	whole    bool   // recorded has everything that was read
-	read     int64
-	err      error // of the source, io.EOF included
-	attempt  int
+	reading  sync.Mutex // held while the source is read; guards the next three
+	recorded []byte     // from the body's first byte, if whole
+	whole    bool       // recorded has everything that was read
+	err      error      // of the source, io.EOF included
+
+	mu      sync.Mutex
+	attempt int  // guarded by mu; the number of the current one
+	waiting bool // guarded by mu; a read of the source runs
+	broken  bool // guarded by mu; closed while it was read
 }
 
-func newReplay(source io.Reader, limit int) *replay {
-	return &replay{source: source, limit: limit, whole: true}
+func newReplay(source io.ReadCloser, limit int, moved func()) *replay {
+	return &replay{source: source, limit: limit, moved: moved, whole: true}
 }
 
 // reader begins an attempt; earlier readers fail from now on.
-func (r *replay) reader() io.ReadCloser {
+func (r *replay) reader() *attemptBody {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.attempt++
 	return &attemptBody{body: r, attempt: r.attempt}
 }
 
+// end makes the current attempt's reader fail from its next read on, and closing it harmless to the next attempt.
+func (r *replay) end() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.attempt++
+}
+
 // again tells whether another attempt can have the whole body.
 func (r *replay) again() bool {
-	if !r.mu.TryLock() {
+	if !r.reading.TryLock() {
 		return false // the last attempt waits for the client: a retry would wait behind it
 	}
+	defer r.reading.Unlock()
+	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.whole
+	return r.whole && !r.broken
 }
 
 // received tells whether the client has sent all of it.
 func (r *replay) received() bool {
-	if !r.mu.TryLock() {
+	if !r.reading.TryLock() {
 		return false // somebody waits for the client
 	}
-	defer r.mu.Unlock()
-	return r.err != nil
+	defer r.reading.Unlock()
+	return r.err == io.EOF
 }
 
 // bytes is how much the client has sent.
-func (r *replay) bytes() int64 {
-	if !r.mu.TryLock() {
-		return 0
-	}
-	defer r.mu.Unlock()
-	return r.read
-}
+func (r *replay) bytes() int64 { return r.read.Load() }
 
 type attemptBody struct {
 	body    *replay
 	attempt int
-	at      int // in recorded
+	at      int  // in recorded; guarded by the body's reading
+	closed  bool // guarded by the body's mu
 }
 
-func (a *attemptBody) Close() error { return nil }
-
-func (a *attemptBody) Read(p []byte) (int, error) {
+// Close ends the reader, and the Read that waits for the client.
+func (a *attemptBody) Close() error {
 	r := a.body
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case a.attempt != r.attempt:
+	a.closed = true
+	if r.waiting && a.attempt == r.attempt {
+		r.broken = true
+		return r.source.Close()
+	}
+	return nil
+}
+
+// wait begins a's read of the source; false: a is over.
+func (r *replay) wait(a *attemptBody) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = !a.closed && a.attempt == r.attempt
+	return r.waiting
+}
+
+func (r *replay) waited() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = false
+}
+
+// Read implements io.Reader.
+func (a *attemptBody) Read(p []byte) (int, error) {
+	r := a.body
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if !r.wait(a) {
 		return 0, errAbandoned
+	}
+	defer r.waited()
+	switch {
 	case a.at < len(r.recorded):
 		n := copy(p, r.recorded[a.at:])
 		a.at += n
@@ -85,13 +126,16 @@ func (a *attemptBody) Read(p []byte) (int, error) {
 		return 0, r.err
 	}
 	n, err := r.source.Read(p)
-	r.read += int64(n)
+	r.read.Add(int64(n))
 	r.err = err
 	if r.whole = r.whole && len(r.recorded)+n <= r.limit; r.whole {
 		r.recorded = append(r.recorded, p[:n]...)
 		a.at += n
 	} else {
 		r.recorded, a.at = nil, 0
+	}
+	if n > 0 {
+		r.moved()
 	}
 	return n, err
 }

@@ -188,9 +188,7 @@ func (c *carried) interim(header http.Header) {
 }
 
 func (c *carried) writeHead(status int, header http.Header, framing string) {
-	for _, name := range hopByHop {
-		header.Del(name)
-	}
+	endHere(header)
 	fmt.Fprintf(c.w, "HTTP/1.1 %03d %s\r\n%s", status, http.StatusText(status), framing)
 	_ = header.Write(c.w)
 	_, _ = c.w.WriteString("\r\n") // Flush tells

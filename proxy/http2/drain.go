@@ -32,16 +32,18 @@ func (s *Server) sendOff(server *http.Server, q *queue) {
 	ended, cancel := context.WithCancel(s.until)
 	cancel() // Shutdown says GOAWAY at once and would then wait, which Wait does
 	s.telling.Go(q.conn.goAway)
-	var second *time.Timer
 	grace := s.config.GoAwayGrace
 	q.final = time.AfterFunc(grace, func() {
-		if q.conn.saidFor() < grace { // the connection had not begun
-			second.Reset(grace)
+		if q.conn.saidFor() >= grace {
+			_ = server.Shutdown(ended)
 			return
 		}
-		_ = server.Shutdown(ended)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.servers[server] == q { // the connection had not begun
+			q.final.Reset(grace)
+		}
 	})
-	second = q.final
 }
 
 // Wait returns when no connection is left; when ctx ends it closes those that are.

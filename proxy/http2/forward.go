@@ -1,13 +1,13 @@
 package http2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -15,6 +15,7 @@ import (
 	"github.com/periplus-mesh/periplus/proxy/authz"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
+	"github.com/periplus-mesh/periplus/proxy/http1"
 	"github.com/periplus-mesh/periplus/proxy/record"
 	"github.com/periplus-mesh/periplus/proxy/route"
 )
@@ -26,20 +27,24 @@ var (
 	errSlow    = errors.New("request was not received in time")
 )
 
+// errProtocol: the upstream switched protocols, which no request over HTTP/2 can ask for.
+var errProtocol = errors.New("101 without a request for it")
+
 func (x *stream) forward(permit authz.Permit) {
 	permit.Require()
 	limit := 0
 	if x.call.Route.Retry != nil {
 		limit = x.server.config.MaxReplay
 	}
-	x.body = newReplay(x.r.Body, limit)
+	watch := &deadline{}
+	x.body = newReplay(x.r.Body, limit, func() { watch.idle(x.idleTimeout()) })
 	head := x.prepare()
 	for {
 		if !x.call.Next() {
 			x.reply()
 			return
 		}
-		if !x.attempt(head) {
+		if !x.attempt(head, watch) {
 			return
 		}
 		if !pause(x.r.Context(), x.call.Backoff()) {
@@ -49,13 +54,11 @@ func (x *stream) forward(permit authz.Permit) {
 	}
 }
 
-// hopByHop fields end here (RFC 9110, section 7.6.1); HTTP/2 has none, an HTTP/1.1 upstream may.
-var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Transfer-Encoding", "Upgrade"}
-
 // prepare makes what all attempts send.
 func (x *stream) prepare() *http.Request {
 	d := x.call.Destination
 	header := x.r.Header.Clone()
+	header.Del("Host")
 	if header["User-Agent"] == nil {
 		header["User-Agent"] = []string{""} // net/http adds its own otherwise
 	}
@@ -75,6 +78,9 @@ func (x *stream) prepare() *http.Request {
 	}
 	path, query, asked := strings.Cut(path, "?")
 	host := x.r.Host
+	if set := header.Get("Host"); set != "" {
+		host = set
+	}
 	if d.HostRewrite != "" {
 		host = d.HostRewrite
 		x.keepHost(header)
@@ -86,21 +92,16 @@ func (x *stream) prepare() *http.Request {
 }
 
 // attempt sends the request to the host that was picked; it returns true if there shall be another attempt.
-func (x *stream) attempt(head *http.Request) (again bool) {
+func (x *stream) attempt(head *http.Request, watch *deadline) (again bool) {
 	ctx, cancel := context.WithCancelCause(x.r.Context())
 	defer cancel(nil)
-	watch := newDeadline(cancel)
+	watch.begin(cancel)
 	defer watch.stop()
-	if t := x.http.RequestTimeout; t > 0 && x.r.ContentLength != 0 {
-		received := time.AfterFunc(time.Until(x.record.Start.Add(t)), func() {
-			if !x.body.received() {
-				cancel(errSlow)
-			}
-		})
-		defer received.Stop()
-	}
 	watch.until(x.call.TryUntil(time.Now()), errTimeout)
+	watch.idle(x.idleTimeout())
+	slow := x.limitReceiving(cancel)
 	up, response, err := x.send(ctx, head)
+	slow()
 	now := time.Now()
 	status, grpc := 0, -1
 	outcome := outcomeOf(ctx, err)
@@ -113,23 +114,33 @@ func (x *stream) attempt(head *http.Request) (again bool) {
 	if x.mayRetry(outcome, status, grpc) {
 		x.call.Done(outcome, status, now)
 		if x.call.Again(outcome, status, grpc, now) {
+			x.body.end()
 			return true
 		}
 	}
 	if err != nil {
 		x.call.Done(outcome, 0, now)
-		if errors.Is(context.Cause(ctx), errSlow) {
-			x.call.FailSlow()
-			x.reply()
-			return false
-		}
-		x.fail(outcome)
+		x.fail(outcome, cmp.Or(context.Cause(ctx), err))
 		return false
 	}
 	x.call.Responded(status, now)
 	watch.until(x.call.Until, errTimeout)
 	x.relay(ctx, up, response, watch)
 	return false
+}
+
+// limitReceiving cancels an attempt when the whole request has not been received in time. The limit ends with the
+// response's head, as Envoy's: call what is returned then.
+func (x *stream) limitReceiving(cancel context.CancelCauseFunc) (stop func() bool) {
+	limit := x.http.RequestTimeout
+	if limit == 0 || x.r.ContentLength == 0 {
+		return func() bool { return true }
+	}
+	return time.AfterFunc(time.Until(x.record.Start.Add(limit)), func() {
+		if !x.body.received() {
+			cancel(errSlow)
+		}
+	}).Stop
 }
 
 func (x *stream) mayRetry(o route.Outcome, status, grpc int) bool {
@@ -144,7 +155,8 @@ func (x *stream) mayRetry(o route.Outcome, status, grpc int) bool {
 }
 
 // send is one attempt up to the response's head. A kept connection that refuses the stream, because it is going
-// away, is replaced once: the request was not processed (RFC 9113, section 8.7).
+// away, is replaced once: the request was not processed (RFC 9113, section 8.7). So is one that died before it answered
+// what may be sent twice.
 func (x *stream) send(ctx context.Context, head *http.Request) (*upstream, *http.Response, error) {
 	for first := true; ; first = false {
 		up, err := x.server.upstreams.connect(ctx, &x.call, x.http2Upstream(), time.Time{})
@@ -154,15 +166,28 @@ func (x *stream) send(ctx context.Context, head *http.Request) (*upstream, *http
 		request := head.WithContext(ctx)
 		request.URL.Host = x.call.Host.Address
 		request.Body = http.NoBody
+		end := func() {}
 		if x.r.ContentLength != 0 {
-			request.Body = x.body.reader()
+			body := x.body.reader()
+			request.Body = body
+			if !x.http2Upstream() {
+				end = up.conn.uploads(body)
+			}
 		}
 		x.countAttempt(request.Header)
 		x.record.Request = time.Since(x.record.Start)
 		response, err := up.RoundTrip(request)
-		if err == nil || !first || !refused(err) || !x.body.again() {
+		end()
+		if err == nil && response.StatusCode < http.StatusOK {
+			response.Body.Close()
+			err = errProtocol
+		}
+		died := up.used.Load() && !x.http2Upstream() && closedIdle(err) && idempotent(request.Method)
+		if err == nil || !first || !died && !refused(err) || !x.body.again() {
+			up.used.Store(true)
 			return up, response, err
 		}
+		x.body.end()
 	}
 }
 
@@ -187,6 +212,20 @@ func refused(err error) bool {
 		strings.Contains(text, "client connection is closed") || strings.Contains(text, "client connection force closed")
 }
 
+// closedIdle: the connection was closed before the first byte of a response. net/http's errors for it have no type.
+func closedIdle(err error) bool {
+	return err != nil && (strings.Contains(err.Error(), "server closed idle connection") || strings.Contains(err.Error(), "Transport failed to read from server"))
+}
+
+// idempotent: RFC 9110, section 9.2.2.
+func idempotent(method string) bool {
+	switch method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
 func outcomeOf(ctx context.Context, err error) route.Outcome {
 	var connect errConnect
 	cause := context.Cause(ctx)
@@ -195,10 +234,10 @@ func outcomeOf(ctx context.Context, err error) route.Outcome {
 		return route.Responded
 	case errors.Is(err, forward.ErrOverflow):
 		return route.OverflowedPool
-	case errors.Is(cause, errTimeout), errors.Is(cause, errIdle):
+	case errors.Is(cause, errTimeout):
 		return route.TriedTooLong
 	case cause != nil:
-		return route.NoUpstream // the client went away
+		return route.NoUpstream // the client went away, or does not send, or nothing came for too long
 	case errors.As(err, &connect):
 		return route.ConnectFailed
 	case refused(err):
@@ -214,13 +253,22 @@ func (x *stream) gone() {
 	x.record.Details = "downstream_remote_disconnect"
 }
 
-// fail answers a request that got no response.
-func (x *stream) fail(o route.Outcome) {
-	if o == route.NoUpstream {
+// fail answers a request that got no response; why is what cancelled the attempt, or ended it.
+func (x *stream) fail(o route.Outcome, why error) {
+	unsent := x.r.ContentLength != 0 && !x.body.received()
+	switch {
+	case errors.Is(why, errSlow), errors.Is(why, errIdle) && unsent:
+		x.call.FailSlow(errors.Is(why, errSlow))
+	case errors.Is(why, errIdle):
+		x.call.FailIdle()
+	case errors.Is(why, errProtocol):
+		x.call.FailProtocol()
+	case o == route.NoUpstream:
 		x.gone()
 		panic(http.ErrAbortHandler) // net/http ends the stream with a reset
+	default:
+		x.call.Fail(o)
 	}
-	x.call.Fail(o)
 	x.reply()
 }
 
@@ -235,9 +283,7 @@ func (x *stream) relay(ctx context.Context, up *upstream, response *http.Respons
 	for name, values := range response.Header {
 		header[name] = values
 	}
-	for _, name := range hopByHop {
-		header.Del(name)
-	}
+	endHere(header)
 	mutate(header, x.call.Destination.Headers.RemoveResponse, x.call.Destination.Headers.Response)
 	if _, ok := header["Content-Type"]; !ok {
 		header["Content-Type"] = nil // net/http guesses otherwise
@@ -252,7 +298,9 @@ func (x *stream) relay(ctx context.Context, up *upstream, response *http.Respons
 		x.copyBody(ctx, response.Body, watch)
 	}
 	for name, values := range response.Trailer {
-		header[http.TrailerPrefix+name] = values
+		if http1.Trailing(name) {
+			header[http.TrailerPrefix+name] = values
+		}
 	}
 	if status := grpcStatus(response.Trailer); status >= 0 {
 		x.record.GRPC = status
@@ -265,10 +313,10 @@ func (x *stream) copyBody(ctx context.Context, body io.Reader, watch *deadline) 
 	buffer := make([]byte, 16<<10)
 	err := controller.Flush()
 	for err == nil {
-		watch.idle(x.idleTimeout())
 		var n int
 		n, err = body.Read(buffer)
 		if n > 0 {
+			watch.idle(x.idleTimeout())
 			if _, lost := x.w.Write(buffer[:n]); lost != nil {
 				x.gone()
 				panic(http.ErrAbortHandler)
@@ -308,53 +356,6 @@ func (x *stream) cut(ctx context.Context) {
 		x.call.Done(route.Reset, 0, time.Now())
 	}
 	panic(http.ErrAbortHandler)
-}
-
-// deadline cancels an attempt, for the reason that was armed last.
-type deadline struct {
-	cancel context.CancelCauseFunc
-
-	mu    sync.Mutex
-	whole *time.Timer // guarded by mu
-	quiet *time.Timer // guarded by mu
-}
-
-func newDeadline(cancel context.CancelCauseFunc) *deadline { return &deadline{cancel: cancel} }
-
-// until replaces the deadline of the whole; zero: none.
-func (d *deadline) until(t time.Time, why error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.whole != nil {
-		d.whole.Stop()
-		d.whole = nil
-	}
-	if !t.IsZero() {
-		d.whole = time.AfterFunc(time.Until(t), func() { d.cancel(why) })
-	}
-}
-
-// idle begins a new idle period; 0: none.
-func (d *deadline) idle(limit time.Duration) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case limit == 0:
-	case d.quiet == nil:
-		d.quiet = time.AfterFunc(limit, func() { d.cancel(errIdle) })
-	default:
-		d.quiet.Reset(limit)
-	}
-}
-
-func (d *deadline) stop() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, timer := range []*time.Timer{d.whole, d.quiet} {
-		if timer != nil {
-			timer.Stop()
-		}
-	}
 }
 
 func pause(ctx context.Context, d time.Duration) bool {

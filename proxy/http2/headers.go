@@ -4,9 +4,24 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-
-	"github.com/periplus-mesh/periplus/proxy/config"
 )
+
+// hopByHop fields end here (RFC 9110, section 7.6.1); HTTP/2 has none, an HTTP/1.1 upstream may.
+var hopByHop = []string{"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Transfer-Encoding", "Upgrade"}
+
+// endHere drops a response's hop-by-hop fields, and those that Connection names.
+func endHere(header http.Header) {
+	for _, list := range header["Connection"] {
+		for name := range strings.SplitSeq(list, ",") {
+			if name = strings.TrimSpace(name); !strings.EqualFold(name, "content-length") {
+				header.Del(name)
+			}
+		}
+	}
+	for _, name := range hopByHop {
+		header.Del(name)
+	}
+}
 
 // keepHost tells the upstream which host was rewritten.
 func (x *stream) keepHost(header http.Header) {
@@ -16,21 +31,14 @@ func (x *stream) keepHost(header http.Header) {
 	}
 }
 
-// clientCert applies forward_client_cert_details; nobody's word is taken but that of the certificate.
 func (x *stream) clientCert(header http.Header) {
 	const name = "X-Forwarded-Client-Cert"
-	switch x.http.ForwardClientCert {
-	case config.SanitizeXFCC, config.SanitizeSetXFCC:
+	keep, add := x.conn.ForwardedCert(x.http.ForwardClientCert)
+	if !keep {
 		header.Del(name)
 	}
-	if x.conn.ClientCert == "" {
-		return
-	}
-	switch x.http.ForwardClientCert {
-	case config.SanitizeSetXFCC:
-		header.Set(name, x.conn.ClientCert)
-	case config.AppendForwardXFCC:
-		header.Add(name, x.conn.ClientCert)
+	if add != "" {
+		header.Add(name, add)
 	}
 }
 

@@ -357,7 +357,7 @@ func TestGRPCStatuses(t *testing.T) {
 
 func TestReplayHandsOnWhatAnAbandonedReaderRead(t *testing.T) {
 	source, feed := io.Pipe()
-	body := newReplay(source, 100)
+	body := newReplay(source, 100, func() {})
 	first := body.reader()
 	done := make(chan struct{})
 	go func() {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,6 @@ import (
 	"github.com/periplus-mesh/periplus/proxy/authz"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
-	"github.com/periplus-mesh/periplus/proxy/http1"
 	"github.com/periplus-mesh/periplus/proxy/record"
 	"github.com/periplus-mesh/periplus/proxy/route"
 )
@@ -30,6 +30,7 @@ type session struct {
 	downstream netip.AddrPort
 	local      netip.AddrPort
 	resets     atomic.Int64
+	outdated   sync.Once // the client is told that the listener takes such connections no more
 	running    sync.WaitGroup
 }
 
@@ -71,9 +72,12 @@ type stream struct {
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.running.Add(1)
 	defer s.running.Done()
+	defer s.contain()
 	x := &stream{session: s, w: w, r: r, grpc: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
 	view, conn := s.server.config.Clusters.View(), s.conn
-	conn.Refresh(view.Config)
+	if !conn.Refresh(view.Config) {
+		s.outdated.Do(func() { s.server.sendAway(s) })
+	}
 	x.http = conn.HTTP
 	x.begin()
 	defer x.finish()
@@ -90,6 +94,18 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		x.forward(permit)
 	}
+}
+
+// contain lets net/http reset the stream of a handler that panics, which is all that ends, but not in silence.
+func (s *session) contain() {
+	r := recover()
+	if r == nil {
+		return
+	}
+	if r != http.ErrAbortHandler {
+		s.server.config.Log.Error("panic; the stream is reset, the others go on", "listener", s.conn.Listener.Name, "err", r, "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
 }
 
 func (x *stream) begin() {
@@ -117,24 +133,6 @@ func newRequestID() string {
 	return fmt.Sprintf("%08x-%04x-%04x-%04x-%012x", high>>32, high>>16&0xffff, high&0xffff, low>>48, low&(1<<48-1))
 }
 
-// normalize completes the query. False: the request has been answered.
-func (x *stream) normalize() bool {
-	path, _, ok := http1.Normalize(nil, x.r.RequestURI)
-	if x.r.Method == http.MethodConnect || !ok || x.r.Host == "" {
-		x.call.Reply = forward.Reply{Status: http.StatusBadRequest, Flags: record.DownstreamProtocol, Body: "Bad Request", Details: "http2.invalid_request"}
-		x.reply()
-		return false
-	}
-	x.record.Path = path
-	x.query = route.Request{Authority: x.r.Host, Method: x.r.Method, Scheme: "http", Headers: fieldsOf(x.r.Header),
-		Source: x.downstream.Addr(), Random: rand.Uint64()}
-	if x.conn.Peer.TLS {
-		x.query.Scheme = "https"
-	}
-	x.query.SetPath(path)
-	return true
-}
-
 func (x *stream) finish() {
 	x.call.End()
 	rec := &x.record
@@ -160,14 +158,14 @@ func (x *stream) finish() {
 	}
 }
 
-// sendAway says GOAWAY to a client that abandons too many streams (CVE-2023-44487).
-func (s *Server) sendAway(abuser *session) {
-	ended, cancel := context.WithCancel(abuser.ctx)
+// sendAway says GOAWAY to a client that abandons too many streams (CVE-2023-44487), or whose connection is out of date.
+func (s *Server) sendAway(client *session) {
+	ended, cancel := context.WithCancel(client.ctx)
 	cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for server := range s.servers {
-		if server.Handler == http.Handler(abuser) {
+		if server.Handler == http.Handler(client) {
 			_ = server.Shutdown(ended)
 		}
 	}
@@ -213,6 +211,8 @@ func mutate(header http.Header, remove []string, ops []config.HeaderOp) {
 	for i := range ops {
 		op := &ops[i]
 		switch _, there := header[http.CanonicalHeaderKey(op.Name)]; {
+		case op.Name == "host" || op.Name == ":authority":
+			header["Host"] = []string{op.Value} // which net/http leaves to the request's own Host
 		case op.Action == config.AppendOrAdd, op.Action == config.AddIfAbsent && !there:
 			header.Add(op.Name, op.Value)
 		case op.Action == config.OverwriteOrAdd, op.Action == config.OverwriteIfExists && there:

@@ -3,9 +3,11 @@ package http2
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/periplus-mesh/periplus/proxy/config"
@@ -21,30 +23,43 @@ type key struct {
 
 // upstreams are the connections to hosts. The zero value is ready.
 type upstreams struct {
-	mu   sync.Mutex
-	pool map[key]*pool // guarded by mu
+	mu     sync.Mutex
+	pool   map[key]*pool // guarded by mu
+	closed bool          // guarded by mu; nothing is kept any more
 }
 
 // pool holds the connections to one host.
 type pool struct {
-	dial sync.Mutex // held while dialling, so that a burst of requests opens one connection
+	mu      sync.Mutex
+	conns   []*upstream // guarded by mu
+	dialing *dialing    // guarded by mu; nil: nobody dials
+	gone    bool        // guarded by mu; it is not in upstreams any more
+}
 
-	mu    sync.Mutex
-	conns []*upstream // guarded by mu
+// dialing is an attempt to connect, on whose outcome a burst of requests waits.
+type dialing struct {
+	done chan struct{} // closed when err is set
+	err  error         // nil: there is a connection, or whoever dialled gave up
 }
 
 // upstream is one connection.
 type upstream struct {
 	*http.ClientConn
-	peer   string    // SPIFFE ID; "" without TLS
-	uses   uint32    // guarded by the pool's mu
-	opened time.Time // guarded likewise, as is idle
-	idle   time.Time // when it was last seen with nothing in flight
+	conn   *counted
+	peer   string      // SPIFFE ID; "" without TLS
+	used   atomic.Bool // a request was answered on it, or failed
+	uses   uint32      // guarded by the pool's mu
+	opened time.Time   // guarded likewise, as is idle
+	idle   time.Time   // when it was last seen with nothing in flight
 }
 
+// get returns the pool of a key; nil after close.
 func (u *upstreams) get(k key) *pool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if u.closed {
+		return nil
+	}
 	p := u.pool[k]
 	if p == nil {
 		if u.pool == nil {
@@ -59,6 +74,16 @@ func (u *upstreams) get(k key) *pool {
 // connect returns a connection on which a request is reserved; if there are too many it waits for its turn, until a
 // time; zero: as long as ctx.
 func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool, until time.Time) (c *upstream, err error) {
+	if !until.IsZero() {
+		limited, cancel := context.WithDeadline(ctx, until)
+		defer cancel()
+		ctx = limited
+		defer func() {
+			if err != nil && errors.Is(limited.Err(), context.DeadlineExceeded) {
+				err = forward.ErrWaited
+			}
+		}()
+	}
 	if c, err = u.tryConnect(ctx, call, http2); !errors.Is(err, forward.ErrOverflow) {
 		return c, err
 	}
@@ -69,35 +94,41 @@ func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool,
 	return c, err
 }
 
+// tryConnect: of the requests that find no connection to a host one dials, and the others wait for what comes of it.
 func (u *upstreams) tryConnect(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error) {
 	k := key{call.Cluster.Settings, call.Host.Address, http2}
-	p := u.get(k)
-	if c := p.reserve(k); c != nil {
-		return c, nil
+	for {
+		p := u.get(k)
+		if p == nil {
+			return nil, net.ErrClosed
+		}
+		c, d, first := p.reserve(k)
+		switch {
+		case c != nil:
+			return c, nil
+		case first:
+			return p.dial(ctx, call, d, http2)
+		case d == nil:
+			continue // p was given up meanwhile
+		}
+		select {
+		case <-d.done:
+			if d.err != nil {
+				return nil, d.err
+			}
+		case <-ctx.Done():
+			return nil, forward.ErrWaited
+		}
 	}
-	p.dial.Lock()
-	defer p.dial.Unlock()
-	if c := p.reserve(k); c != nil {
-		return c, nil
-	}
-	c, err := dial(ctx, call, http2)
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := c.Reserve(); err != nil {
-		c.Close()
-		return nil, err
-	}
-	c.uses++
-	p.conns = append(p.conns, c)
-	return c, nil
 }
 
-func (p *pool) reserve(k key) *upstream {
+// reserve returns a connection with a place reserved, or who dials; first: the caller has to. Neither: p is gone.
+func (p *pool) reserve(k key) (c *upstream, d *dialing, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.gone {
+		return nil, nil, false
+	}
 	for _, c := range p.conns {
 		limit := k.settings.MaxRequestsPerConnection
 		if limit > 0 && c.uses >= limit || c.Err() != nil {
@@ -105,10 +136,41 @@ func (p *pool) reserve(k key) *upstream {
 		}
 		if c.Reserve() == nil {
 			c.uses++
-			return c
+			return c, nil, false
 		}
 	}
-	return nil
+	if p.dialing != nil {
+		return nil, p.dialing, false
+	}
+	p.dialing = &dialing{done: make(chan struct{})}
+	return nil, p.dialing, true
+}
+
+// dial connects for those that wait, too. If it is the caller who gives up, one of them dials next.
+func (p *pool) dial(ctx context.Context, call *forward.Call, d *dialing, http2 bool) (*upstream, error) {
+	c, err := dial(ctx, call, http2)
+	if err == nil {
+		err = c.Reserve()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	defer close(d.done)
+	p.dialing = nil
+	if err == nil && p.gone {
+		err = net.ErrClosed
+	}
+	if err != nil && c != nil {
+		c.Close()
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			d.err = err
+		}
+		return nil, err
+	}
+	c.uses++
+	p.conns = append(p.conns, c)
+	return c, nil
 }
 
 // dial makes a connection of what the cluster dials; net/http sees clear text of the one protocol that was agreed.
@@ -144,18 +206,49 @@ func dial(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error
 		}
 	})
 	now := time.Now()
-	return &upstream{ClientConn: client, peer: up.Peer, opened: now, idle: now}, nil
+	return &upstream{ClientConn: client, conn: conn, peer: up.Peer, opened: now, idle: now}, nil
 }
 
-// counted gives its place among the cluster's connections back when it is closed.
+// counted gives its place among the cluster's connections back when it is closed, and ends an upload.
 type counted struct {
 	net.Conn
 	closed func()
+
+	mu     sync.Mutex
+	over   bool      // guarded by mu
+	upload io.Closer // guarded by mu; nil: none
 }
 
+// uploads has a request's body closed when the connection is: over HTTP/1.1 net/http does not tell that the response
+// failed before the body's last read is over, which may wait for the client. Call what it returns when that is over.
+func (c *counted) uploads(body io.Closer) (end func()) {
+	c.mu.Lock()
+	c.upload = body
+	over := c.over
+	c.mu.Unlock()
+	if over {
+		_ = body.Close()
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.upload == body {
+			c.upload = nil
+		}
+	}
+}
+
+// Close implements net.Conn.
 func (c *counted) Close() error {
 	err := c.Conn.Close()
 	c.closed()
+	c.mu.Lock()
+	c.over = true
+	body := c.upload
+	c.mu.Unlock()
+	if body != nil {
+		_ = body.Close()
+	}
 	return err
 }
 
@@ -166,7 +259,7 @@ func (u *upstreams) sweep(v *forward.View, now time.Time) {
 	for k, p := range u.pool {
 		cluster := v.Cluster(k.settings.Name)
 		wanted := cluster != nil && cluster.Settings == k.settings && usable(cluster, k.address)
-		if p.sweep(k.settings, wanted, now) == 0 && !wanted {
+		if p.sweep(k.settings, wanted, now) {
 			delete(u.pool, k)
 		}
 	}
@@ -186,7 +279,8 @@ func usable(c *forward.Cluster, address string) bool {
 	return false
 }
 
-func (p *pool) sweep(s *config.Settings, wanted bool, now time.Time) (left int) {
+// sweep tells whether p is of no more use.
+func (p *pool) sweep(s *config.Settings, wanted bool, now time.Time) (gone bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	kept := p.conns[:0]
@@ -207,7 +301,8 @@ func (p *pool) sweep(s *config.Settings, wanted bool, now time.Time) (left int) 
 	}
 	clear(p.conns[len(kept):])
 	p.conns = kept
-	return len(kept)
+	p.gone = len(kept) == 0 && p.dialing == nil && !wanted
+	return p.gone
 }
 
 func (u *upstreams) close() {
@@ -218,8 +313,8 @@ func (u *upstreams) close() {
 		for _, c := range p.conns {
 			c.Close()
 		}
-		p.conns = nil
+		p.conns, p.gone = nil, true
 		p.mu.Unlock()
 	}
-	u.pool = nil
+	u.pool, u.closed = nil, true
 }
