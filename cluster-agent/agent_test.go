@@ -19,6 +19,7 @@ import (
 	loadv3 "github.com/envoyproxy/go-control-plane/envoy/service/load_stats/v3"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/jointoken"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust/trusttest"
@@ -356,6 +357,54 @@ func TestF10EmptyRestartWithdrawsNothing(t *testing.T) {
 	}
 	plane.has(mesh.EndpointsKey(catalog, "east", "c-1"), health(mesh.Healthy))
 	f.ready()
+}
+
+// F10, with the credential lost too: that the agent had to register again does not make the cluster a new one.
+func TestF10RegisteredAgainWithdrawsNothing(t *testing.T) {
+	plane := newController(t, east())
+	f := newFixture(t, plane)
+	f.start()
+	f.ready()
+	if _, _, err := f.announce(f.sidecar(f.workload()), announcement("c-1")); err != nil {
+		t.Fatal(err)
+	}
+	plane.has(mesh.EndpointsKey(catalog, "east", "c-1"), health(mesh.Healthy))
+	f.stop()
+	os.RemoveAll(f.dir)
+	plane.mu.Lock()
+	plane.secret = jointoken.NewSecret()
+	plane.mu.Unlock()
+	f.token, f.grace = plane.token(), time.Second
+	began := time.Now()
+	f.start()
+	f.ready()
+	if took := time.Since(began); took < 3*f.grace {
+		t.Errorf("ready after %s, want not before %s: the sidecars that are there were not waited for", took, 3*f.grace)
+	}
+}
+
+// F10 and F19 together: an agent that comes back while the Workload API is away cannot be reached by its sidecars. That
+// they do not come says nothing of them.
+func TestF10RestartWithoutIdentityWithdrawsNothing(t *testing.T) {
+	plane := newController(t, east())
+	f := newFixture(t, plane)
+	f.start()
+	f.ready()
+	if _, _, err := f.announce(f.sidecar(f.workload()), announcement("c-1")); err != nil {
+		t.Fatal(err)
+	}
+	key := mesh.EndpointsKey(catalog, "east", "c-1")
+	plane.has(key, health(mesh.Healthy))
+	f.stop()
+	f.workloadSocket = "unix://" + filepath.Join(f.dir, "nobody")
+	f.start()
+	began := time.Now()
+	eventually(t, "agent reports again", func() bool { _, body := f.get("/debug/syncz"); return strings.Contains(body, `"controller": "127`) })
+	eventually(t, "restored endpoints' time is over", func() bool { return time.Since(began) > 6*f.grace })
+	plane.has(key, health(mesh.Healthy))
+	if _, body := f.get("/debug/endpointz"); !strings.Contains(body, "c-1") {
+		t.Errorf("withdrawn: %s", body)
+	}
 }
 
 // What proxies say of their load, and the proxies themselves, reach the controller.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/cluster-agent/credential"
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
+	"github.com/periplus-mesh/periplus/cluster-agent/state"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 )
@@ -31,6 +32,9 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer unlock()
+	if err := state.Sweep(c.DataDir); err != nil {
+		return fmt.Errorf("agent: data folder: %w", err)
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
@@ -151,7 +155,7 @@ func (a *agent) restore() {
 	}
 	for source, objects := range content.Objects {
 		if source == workloads {
-			a.registry.Restore(objects, time.Now())
+			a.registry.Restore(objects)
 			continue
 		}
 		if !a.hasSource(source) {
@@ -175,34 +179,44 @@ func (a *agent) hasSource(source own.Source) bool {
 // keep saves the own cluster's part of the store, once that is whole: after the disk was lost, the sidecars must have
 // had the time to come back, else a second restart would take the half of them for all.
 func (a *agent) keep(ctx context.Context) error {
-	if !a.restored && !a.credential.Fresh() {
-		select {
-		case <-a.registry.Synced():
-		case <-ctx.Done():
-			return nil
-		}
+	if !a.settled(ctx) {
+		return nil
 	}
 	return a.keeper.Run(ctx)
 }
 
-// awaitSources makes the store ready once "not there" means "does not exist".
-func (a *agent) awaitSources(ctx context.Context) error {
-	wait := func(c <-chan struct{}) bool {
+// settled waits until what is not there is known to be gone, or never was; false: ctx is done. That is at once if the
+// disk had the cluster, or if the cluster is new: registered by this process, and controllers have nothing of it. Else the
+// folder was lost, and the sidecars must have the time to come back.
+func (a *agent) settled(ctx context.Context) bool {
+	for !a.restored {
+		status, changed := a.reporter.WatchStatus()
+		if a.credential.Fresh() && status.Epoch > 0 && status.Had == 0 {
+			break
+		}
 		select {
-		case <-c:
-			return true
 		case <-ctx.Done():
 			return false
+		case <-a.registry.Synced():
+			return true
+		case <-changed:
 		}
 	}
+	return true
+}
+
+// awaitSources makes the store ready once "not there" means "does not exist".
+func (a *agent) awaitSources(ctx context.Context) error {
 	if !a.restored && !a.sourcesSynced(ctx) {
 		return nil
 	}
 	close(a.sourcesRead)
-	if !a.restored && !a.credential.Fresh() && !wait(a.registry.Synced()) {
-		return nil // the disk was lost: the sidecars must have the time to come back
+	if !a.settled(ctx) {
+		return nil
 	}
-	if !wait(a.follower.Synced()) {
+	select {
+	case <-a.follower.Synced():
+	case <-ctx.Done():
 		return nil
 	}
 	a.store.MarkReady()

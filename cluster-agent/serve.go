@@ -44,6 +44,7 @@ func (a *agent) serveProxies(ctx context.Context, source trust.Source) error {
 		a.registry.Freeze() // first: the streams that break now say nothing about the workloads
 		server.Stop()
 	})
+	a.registry.Serving(time.Now())
 	a.serving.Store(true)
 	err := server.Serve(a.config.Listener)
 	if running() {

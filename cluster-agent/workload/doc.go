@@ -6,7 +6,8 @@
 //	announced -> as it says (healthy, unhealthy, draining)
 //	stream lost -> unhealthy at once, so that nobody picks it; removed when GracePeriod has passed
 //	stream lost while draining -> removed at once: it said so itself
-//	agent restarted -> as it was on disk for RestorePeriod, because the agent was away and not the workload
+//	agent restarted -> as it was on disk for RestorePeriod, because the agent was away and not the workload; that time
+//	begins when the agent can be reached again, which it cannot before it has an identity itself
 //
 // A name belongs to the identity that holds its stream; the same identity may take it over (the newest wins),
 // another one may not. A service that no other source defines is made from what its sidecars announce, and is not

@@ -26,7 +26,8 @@ type Config struct {
 	Cluster func() *mesh.Cluster
 	// GracePeriod is how long an endpoint whose stream was lost stays listed, unhealthy; 0: 10 s.
 	GracePeriod time.Duration
-	// RestorePeriod is how long an endpoint from disk stays as it was, until it announces itself; 0: 3 x GracePeriod.
+	// RestorePeriod is how long an endpoint from disk stays as it was, until it announces itself, from when it can; 0: 3 x
+	// GracePeriod.
 	RestorePeriod time.Duration
 	Log           *slog.Logger
 	Metrics       prometheus.Registerer
@@ -61,7 +62,7 @@ type holder struct {
 	session  *session // nil: no stream
 	restored bool     // from disk, not heard of yet
 	draining bool
-	expires  time.Time // without a stream
+	expires  time.Time // without a stream; zero: not yet
 	objects  []mesh.Object
 	ports    map[mesh.ServiceName][]mesh.ServicePort
 }
@@ -71,6 +72,7 @@ type Registry struct {
 	config  Config
 	metrics *metrics
 	synced  chan struct{}
+	serving chan struct{} // closed once somebody can announce itself
 
 	mu      sync.Mutex
 	holders map[name]*holder
@@ -84,7 +86,7 @@ func New(c Config) (*Registry, error) {
 		return nil, err
 	}
 	return &Registry{
-		config: c, metrics: newMetrics(c.Metrics), synced: make(chan struct{}),
+		config: c, metrics: newMetrics(c.Metrics), synced: make(chan struct{}), serving: make(chan struct{}),
 		holders: map[name]*holder{}, members: map[mesh.ServiceName]map[name]bool{},
 	}, nil
 }
@@ -96,11 +98,14 @@ func (r *Registry) Synced() <-chan struct{} { return r.synced }
 func (r *Registry) Run(ctx context.Context) error {
 	ticker := time.NewTicker(min(r.config.GracePeriod/4+1, 250*time.Millisecond))
 	defer ticker.Stop()
-	settled := time.After(r.config.RestorePeriod)
+	serving := r.serving
+	var settled <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-serving:
+			serving, settled = nil, time.After(r.config.RestorePeriod)
 		case <-settled:
 			close(r.synced)
 		case now := <-ticker.C:
@@ -116,8 +121,21 @@ func (r *Registry) Freeze() {
 	r.frozen = true
 }
 
-// Restore takes the layer as it was on disk. Call it before anybody announces.
-func (r *Registry) Restore(objects []mesh.Object, now time.Time) {
+// Serving starts the time in which those that were restored are to announce themselves: before, they could not. Call it
+// once.
+func (r *Registry) Serving(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, h := range r.holders {
+		if h.restored {
+			h.expires = now.Add(r.config.RestorePeriod)
+		}
+	}
+	close(r.serving)
+}
+
+// Restore takes the layer as it was on disk. Call it before Serving.
+func (r *Registry) Restore(objects []mesh.Object) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	services := map[mesh.ServiceName]*mesh.Service{}
@@ -129,9 +147,9 @@ func (r *Registry) Restore(objects []mesh.Object, now time.Time) {
 	for _, object := range objects {
 		switch o := object.(type) {
 		case *mesh.Gateway:
-			r.restored(name{"", o.Name}, now).objects = []mesh.Object{o}
+			r.restored(name{"", o.Name}).objects = []mesh.Object{o}
 		case *mesh.EndpointSlice:
-			h := r.restored(name{o.Service.Namespace, o.Slice}, now)
+			h := r.restored(name{o.Service.Namespace, o.Slice})
 			h.objects = append(h.objects, o)
 			h.ports[o.Service] = portsOf(services[o.Service], o)
 			r.join(name{o.Service.Namespace, o.Slice}, h)
@@ -141,10 +159,10 @@ func (r *Registry) Restore(objects []mesh.Object, now time.Time) {
 	r.count()
 }
 
-func (r *Registry) restored(n name, now time.Time) *holder {
+func (r *Registry) restored(n name) *holder {
 	h := r.holders[n]
 	if h == nil {
-		h = &holder{restored: true, expires: now.Add(r.config.RestorePeriod), ports: map[mesh.ServiceName][]mesh.ServicePort{}}
+		h = &holder{restored: true, ports: map[mesh.ServiceName][]mesh.ServicePort{}}
 		r.holders[n] = h
 	}
 	return h
@@ -230,7 +248,7 @@ func (r *Registry) expire(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for n, h := range r.holders {
-		if h.session == nil && now.After(h.expires) {
+		if h.session == nil && !h.expires.IsZero() && now.After(h.expires) {
 			r.config.Log.Info("workload removed", "endpoint", n.name, "peer", h.identity)
 			r.remove(n)
 		}

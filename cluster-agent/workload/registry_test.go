@@ -148,10 +148,15 @@ func TestF10RestoredKeepsItsHealth(t *testing.T) {
 	before.must(t, before.open(identity), request("c-1", 80))
 	before.must(t, before.open(identity), request("c-2", 80))
 	r := registry(t)
-	r.Restore(before.config.Table.Layer(own.Workloads), epoch)
+	r.Restore(before.config.Table.Layer(own.Workloads))
 	if r.health("c-1") != mesh.Healthy || r.service1() == nil {
 		t.Fatalf("restored: %q %+v", r.health("c-1"), r.service1())
 	}
+	r.expire(epoch.Add(-time.Second))
+	if r.health("c-2") != mesh.Healthy {
+		t.Errorf("withdrawn before it could announce itself: %q", r.health("c-2"))
+	}
+	r.Serving(epoch)
 	r.must(t, r.open(identity), request("c-1", 80))
 	r.expire(epoch.Add(29 * time.Second))
 	if r.health("c-2") != mesh.Healthy {
@@ -168,6 +173,14 @@ func TestSettlesAfterRestorePeriod(t *testing.T) {
 		r := registry(t)
 		began := time.Now()
 		go r.Run(t.Context())
+		time.Sleep(time.Hour)
+		select {
+		case <-r.Synced():
+			t.Error("settled though nobody could announce itself")
+		default:
+		}
+		began = time.Now()
+		r.Serving(began)
 		<-r.Synced()
 		if took := time.Since(began); took != 30*time.Second {
 			t.Errorf("settled after %s", took)
