@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/cluster-agent/credential"
@@ -110,9 +111,18 @@ func (a *agent) withKeeper() (err error) {
 }
 
 func (a *agent) withFollower() (err error) {
+	var forget []spiffeid.TrustDomain
+	for _, name := range a.config.ForgetDomains {
+		domain, err := spiffeid.TrustDomainFromString(name)
+		if err != nil {
+			return fmt.Errorf("trust domain %q to forget: %w", name, err)
+		}
+		forget = append(forget, domain)
+	}
 	a.follower, err = follow.New(follow.Config{
-		Owner: a.table.Owner(), Store: a.store, Targets: a.targets(a.credential.Controllers()), TargetUpdates: &a.controllers, Source: a.credential, Dial: ads.DialFunc(a.config.Dial),
-		DiskCache: filepath.Join(a.config.DataDir, "feed"), Continuity: continuous, OnCluster: a.followed,
+		Forget: forget,
+		Owner:  a.table.Owner(), Store: a.store, Targets: a.targets(a.credential.Controllers()), TargetUpdates: &a.controllers, Source: a.credential, Dial: ads.DialFunc(a.config.Dial),
+		DiskCache: filepath.Join(a.config.DataDir, "feed"), Anchors: filepath.Join(a.config.DataDir, "removed-domains.json"), Continuity: continuous, OnCluster: a.followed,
 		Log: a.config.Log, Metrics: a.config.Metrics,
 	})
 	return err

@@ -49,12 +49,15 @@ type Config struct {
 	// FederatePaths limits which registration entries are made to federate: those whose SPIFFE ID's path is one of these
 	// or below it; nil = every workload's.
 	FederatePaths []string
+	// ForgetDomains are trust domains that were removed from the mesh and began anew, with roots that nobody signed: the
+	// next bundle of each is taken on its word.
+	ForgetDomains []string
 	// ServicesFile is the file source, see package file; "" = none.
 	ServicesFile string
 	// Sources are further sources, each with a layer of its own: Kubernetes, etcd.
 	Sources []Source
 	// GracePeriod is how long an endpoint whose sidecar's stream was lost stays listed, unhealthy; 0 = 10 s. An
-	// endpoint that was read from disk stays as it was for three times as long.
+	// endpoint that was read from disk stays as it was for three times as long, once the agent serves.
 	GracePeriod time.Duration
 	// Dial connects to a controller; nil = TCP.
 	Dial func(ctx context.Context, address string) (net.Conn, error)

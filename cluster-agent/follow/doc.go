@@ -8,6 +8,9 @@
 // that; the registration itself excepted), and a trust domain's bundle without continuity: one that is not signed
 // under the bundle held before, however trusted the controller is that sent it.
 //
+// That holds for a domain that is removed and comes back as well, over a restart too. One that began anew, with other
+// roots, is taken only where a person says so (Config.Forget).
+//
 // The xDS client keeps the last good copy on disk, with the versions; it comes here first, marked as such, and makes
 // the agent able to serve without any controller.
 package follow

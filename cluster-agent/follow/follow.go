@@ -11,6 +11,7 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
 	"github.com/periplus-mesh/periplus/internal/ads"
@@ -34,6 +35,10 @@ type Config struct {
 	Dial ads.DialFunc
 	// DiskCache is the folder of the copy; "" keeps none.
 	DiskCache string
+	// Anchors is the file of the bundles of trust domains that were removed, by which they are known again; "": none.
+	Anchors string
+	// Forget are removed trust domains whose next bundle is taken on its word, as that of one never seen.
+	Forget []spiffeid.TrustDomain
 	// Continuity tells why next may not replace held as a trust domain's bundle; held is nil for a new domain.
 	Continuity func(held, next *mesh.Federation) error
 	// OnCluster is told of the own cluster's registration. An error refuses it.
@@ -70,8 +75,8 @@ type Follower struct {
 	once   sync.Once
 	synced chan struct{}
 
-	anchors map[mesh.Key]*mesh.Federation // the last accepted bundle of each domain, though it was removed since
-	refused map[string]string             // copied on write: the debug page reads it
+	anchors *anchors
+	refused map[string]string // copied on write: the debug page reads it
 	status  watch.Value[Status]
 }
 
@@ -80,9 +85,11 @@ func New(c Config) (*Follower, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	return &Follower{
-		config: c, metrics: newMetrics(c.Metrics), synced: make(chan struct{}), anchors: map[mesh.Key]*mesh.Federation{},
-	}, nil
+	anchors, err := openAnchors(c.Anchors, c.Forget)
+	if err != nil {
+		return nil, err
+	}
+	return &Follower{config: c, metrics: newMetrics(c.Metrics), synced: make(chan struct{}), anchors: anchors}, nil
 }
 
 // Synced is closed once the other clusters are known, all of them: from a controller or from disk.
@@ -159,6 +166,7 @@ func (f *Follower) Apply(u ads.Update) error {
 	for _, name := range u.Removed {
 		if key := mesh.Key(name); f.removable(key) {
 			d.Deletes = append(d.Deletes, key)
+			f.kept(f.anchors.remove(key))
 		}
 	}
 	if len(d.Upserts)+len(d.Deletes) > 0 {
@@ -211,7 +219,7 @@ func (f *Follower) judge(snapshot *mesh.Snapshot, item ads.Item, fromDisk bool) 
 		return object, nil
 	}
 	if fromDisk {
-		f.anchors[key] = o // was judged before it was written; its signature may have expired since
+		f.kept(f.anchors.accept(o)) // was judged before it was written; its signature may have expired since
 		return o, nil
 	}
 	return o, f.federation(key, held, o)
@@ -225,7 +233,7 @@ var kinds = []mesh.Kind{
 // federation holds every bundle against the last one that was accepted of its domain, even if that was removed in
 // between: else removing and adding again would be the way around continuity.
 func (f *Follower) federation(key mesh.Key, held mesh.Object, next *mesh.Federation) error {
-	anchor := f.anchors[key]
+	anchor := f.anchors.held[key]
 	if object, ok := held.(*mesh.Federation); ok {
 		anchor = object
 	}
@@ -235,8 +243,15 @@ func (f *Follower) federation(key mesh.Key, held mesh.Object, next *mesh.Federat
 			"trust_domain", next.TrustDomain.Name(), "cluster", next.Cluster, "err", err)
 		return err
 	}
-	f.anchors[key] = next
+	f.kept(f.anchors.accept(next))
 	return nil
+}
+
+// kept tells of anchors that are in memory alone.
+func (f *Follower) kept(err error) {
+	if err != nil {
+		f.config.Log.Error("bundles of removed trust domains were not written: after a restart those are taken on their word", "err", err)
+	}
 }
 
 // removable tells whether a controller may remove key: what is the own cluster's stays.

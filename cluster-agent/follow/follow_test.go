@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -115,6 +117,54 @@ func TestT4BundleWithoutContinuityIsRefused(t *testing.T) {
 	}
 	if err := f.Apply(update(federation(6, "next"))); err != nil || f.get(key) == nil {
 		t.Errorf("the continuous one: %v", err)
+	}
+}
+
+// A restart in between is no way around either.
+func TestT4RemovedDomainIsKnownAfterARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "anchors")
+	start := func() *Follower {
+		t.Helper()
+		f := follower(t, rising)
+		anchors, err := openAnchors(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.anchors = anchors
+		return f
+	}
+	key := federation(0, "").Key()
+	f := start()
+	if err := f.Apply(update(federation(5, "good"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Apply(ads.Update{Removed: []string{string(key)}}); err != nil {
+		t.Fatal(err)
+	}
+	f = start()
+	if err := f.Apply(update(federation(4, "evil"))); err == nil || f.get(key) != nil {
+		t.Error("accepted after a removal and a restart")
+	}
+	if err := f.Apply(update(federation(6, "next"))); err != nil || f.get(key) == nil {
+		t.Errorf("the continuous one: %v", err)
+	}
+	if again := start(); len(again.anchors.held) != 0 {
+		t.Error("kept as removed though it came back")
+	}
+	if err := f.Apply(ads.Update{Removed: []string{string(key)}}); err != nil {
+		t.Fatal(err)
+	}
+	if forgot, err := openAnchors(path, []spiffeid.TrustDomain{federation(0, "").TrustDomain}); err != nil || len(forgot.held) != 0 {
+		t.Errorf("not forgotten: %v", err)
+	}
+	if again := start(); len(again.anchors.held) != 0 {
+		t.Error("forgotten until the next restart only")
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openAnchors(path, nil); err == nil {
+		t.Error("a damaged file was taken for an empty one")
 	}
 }
 

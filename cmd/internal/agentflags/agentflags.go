@@ -82,6 +82,7 @@ func flags(command *cobra.Command, config *clusteragent.Config, tokenFile, addre
 	flags.StringVar(&config.ServerSocket, "server-socket", "", "SPIRE server API, to federate the cluster's trust domain; '' for no federation")
 	flags.StringVar(&config.ServerAddress, "server-address", "", "the same over TCP, host:port, in place of --server-socket; the agent's registration entry must be marked admin")
 	flags.StringVar(&config.BundleEndpoint, "bundle-endpoint", "", "URL of the SPIRE server's bundle endpoint (profile https_spiffe), for the other clusters' servers; '' if they cannot reach it")
+	flags.StringArrayVar(&config.ForgetDomains, "forget-domain", nil, "take the next bundle of this trust domain on its word: it was removed from the mesh and began anew (repeatable)")
 	flags.StringArrayVar(&config.FederatePaths, "federate-path", nil, "make only registration entries with this SPIFFE ID path, or below it, federate, such as /ns/shop (repeatable; default: every workload's)")
 	flags.StringVar(&config.ServicesFile, "services", "", "YAML file of services and static endpoints, watched")
 	flags.DurationVar(&config.GracePeriod, "grace-period", 10*time.Second, "how long the endpoint of a sidecar stays listed after its stream is lost")
