@@ -48,6 +48,9 @@ func Open(c Config) (*Authority, error) {
 
 func open(c Config) (*Authority, error) {
 	a := &Authority{config: c, path: filepath.Join(c.Dir, "authority.json"), metrics: newMetrics(c.Metrics)}
+	if err := sweep(c.Dir); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
+	}
 	s := newState()
 	data, err := os.ReadFile(a.path)
 	switch {
@@ -121,9 +124,21 @@ func (a *Authority) Bundle(s *State) *types.Bundle {
 	return b
 }
 
+// unfinished are files that are being written.
+const unfinished = ".new-*"
+
+// sweep removes what a process that was killed had begun to write: there are keys in it.
+func sweep(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, unfinished))
+	for _, name := range names {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
 // writeAtomic leaves either the old file or the new one, whatever happens, readable by the own user only.
 func writeAtomic(path string, data []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), ".new-*") // mode 0600
+	file, err := os.CreateTemp(filepath.Dir(path), unfinished) // mode 0600
 	if err != nil {
 		return err
 	}

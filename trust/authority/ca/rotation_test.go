@@ -1,6 +1,9 @@
 package ca
 
 import (
+	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -115,6 +118,21 @@ func TestSequence(t *testing.T) {
 		if got := a.Latest().sequence; got != row.want {
 			t.Fatalf("step %d: sequence %d, want %d", i, got, row.want)
 		}
+	}
+}
+
+// Root keys that a killed process left half written do not stay.
+func TestLeftoversAreSwept(t *testing.T) {
+	c := Config{TrustDomain: spiffeid.RequireTrustDomainFromString("east.mesh"), Dir: t.TempDir(), Life: time.Hour, Log: slog.New(slog.DiscardHandler)}
+	left := filepath.Join(c.Dir, ".new-123")
+	if err := os.WriteFile(left, []byte("key"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(c); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Errorf("%v", err)
 	}
 }
 
