@@ -85,6 +85,9 @@ func (a *agent) notReady() string {
 	case !closed(a.follower.Synced()):
 		return "other clusters not known: no controller reached, nothing on disk"
 	}
+	if a.credential.Fresh() && a.reporter.Status().Epoch == 0 {
+		return "registered; waiting for a controller to say what it has of the cluster"
+	}
 	return "state on disk was lost: waiting for the sidecars to come back"
 }
 

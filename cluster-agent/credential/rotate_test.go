@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,7 +36,7 @@ type plane struct {
 	pb.UnimplementedAgentServiceServer
 	ca         *trusttest.CA
 	ahead      time.Duration
-	registered bool
+	registered atomic.Bool
 	rotations  int
 	enough     func() // called at the twentieth
 }
@@ -63,10 +64,9 @@ func (p *plane) Rotate(_ context.Context, q *pb.RotateRequest) (*pb.RotateRespon
 
 // Register takes the token once, and long to answer.
 func (p *plane) Register(_ context.Context, q *pb.RegisterRequest) (*pb.RegisterResponse, error) {
-	if p.registered {
+	if p.registered.Swap(true) {
 		return nil, status.Error(codes.PermissionDenied, "join token was used")
 	}
-	p.registered = true
 	time.Sleep(10 * time.Second)
 	cluster, err := meshpb.Unmarshal(eastObject())
 	if err != nil {
