@@ -5,6 +5,7 @@
 //
 //	announced -> as it says (healthy, unhealthy, draining)
 //	stream lost -> unhealthy at once, so that nobody picks it; removed when GracePeriod has passed
+//	most streams lost together -> unhealthy, and removed after RestorePeriod only: it may be the agent that is cut off
 //	stream lost while draining -> removed at once: it said so itself
 //	agent restarted -> as it was on disk for RestorePeriod, because the agent was away and not the workload; that time
 //	begins when the agent can be reached again, which it cannot before it has an identity itself

@@ -242,6 +242,28 @@ func (r *Registry) close(s *session, now time.Time) {
 		r.replace(n, &lost)
 	}
 	s.names = nil
+	r.extend(now)
+}
+
+// massMinimum is how few lost workloads are never taken for the agent's loss.
+const massMinimum = 3
+
+// extend gives those that are lost more time if they are most of all: workloads do not end together, an agent's network
+// does, and proxies that take nobody for healthy still go to whom is listed.
+func (r *Registry) extend(now time.Time) {
+	var lost []*holder
+	for _, h := range r.holders {
+		if h.session == nil && !h.restored {
+			lost = append(lost, h)
+		}
+	}
+	if len(lost) < massMinimum || 2*len(lost) <= len(r.holders) {
+		return
+	}
+	r.config.Log.Warn("most workloads are lost together: they stay listed for longer", "endpoints", len(lost), "removed_in", r.config.RestorePeriod)
+	for _, h := range lost {
+		h.expires = now.Add(r.config.RestorePeriod)
+	}
 }
 
 func (r *Registry) expire(now time.Time) {

@@ -92,6 +92,31 @@ func TestLifeOfAnEndpoint(t *testing.T) {
 	}
 }
 
+// F16: when most streams end together it may be the agent that is cut off. Then nobody is healthy for a while, but a
+// service that is served is not without endpoints.
+func TestF16MostLostTogetherStayListed(t *testing.T) {
+	for lost, want := range map[int]time.Duration{1: 10 * time.Second, 2: 10 * time.Second, 3: 30 * time.Second, 4: 30 * time.Second} {
+		r := registry(t)
+		var sessions []*session
+		for i := range 4 {
+			s := r.open(identity)
+			r.must(t, s, request(fmt.Sprint("c-", i), 80))
+			sessions = append(sessions, s)
+		}
+		for _, s := range sessions[:lost] {
+			r.close(s, epoch)
+		}
+		r.expire(epoch.Add(want))
+		if got := r.health("c-0"); got != mesh.Unhealthy {
+			t.Errorf("%d of 4 lost: %q after %v", lost, got, want)
+		}
+		r.expire(epoch.Add(want + 1))
+		if got := r.health("c-0"); got != "" {
+			t.Errorf("%d of 4 lost: %q after more than %v", lost, got, want)
+		}
+	}
+}
+
 func TestComesBackWithinGrace(t *testing.T) {
 	r := registry(t)
 	s := r.open(identity)
