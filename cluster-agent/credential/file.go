@@ -55,6 +55,9 @@ func (i *identity) generation() uint64 {
 
 // understand checks that everything in s belongs together.
 func (s *stored) understand() (*identity, error) {
+	if len(s.Controllers) == 0 {
+		return nil, errors.New("no controllers")
+	}
 	plane, err := spiffeid.TrustDomainFromString(s.Plane)
 	if err != nil {
 		return nil, fmt.Errorf("control plane %q: %w", s.Plane, err)
@@ -127,9 +130,6 @@ func receive(c *pb.Credential, key crypto.Signer, cluster []byte, tokenHash stri
 	i, err := s.understand()
 	if err != nil {
 		return nil, fmt.Errorf("controller issued an unusable credential: %w", err)
-	}
-	if len(s.Controllers) == 0 {
-		return nil, errors.New("controller issued an unusable credential: no controllers")
 	}
 	return i, nil
 }

@@ -84,6 +84,7 @@ func TestUnusableCredentials(t *testing.T) {
 	other, _ := sample(t, "east", "east")
 	for name, change := range map[string]func(*stored){
 		"another key":     func(s *stored) { s.Key = other.stored.Key },
+		"no controllers":  func(s *stored) { s.Controllers = nil },
 		"no certificate":  func(s *stored) { s.Certificates = nil },
 		"empty bundle":    func(s *stored) { s.Bundle = []byte(`{"keys":[],"spiffe_sequence":1}`) },
 		"another plane":   func(s *stored) { s.Plane = "other.test" },

@@ -129,7 +129,9 @@ func (c *Credential) Rotate(ctx context.Context) error {
 			if wanted := c.current.cluster.CredentialGeneration; next.generation() < wanted {
 				return fmt.Errorf("rotate: controller issued generation %d, wanted is %d", next.generation(), wanted)
 			}
-			next.stored.Controllers = merge(c.current.stored.Controllers, next.stored.Controllers)
+			if merged := merge(c.current.stored.Controllers, next.stored.Controllers); len(merged) > 0 {
+				next.stored.Controllers = merged
+			}
 			if err := c.keep(func(s *stored) { *s = *next.stored }); err != nil {
 				return err
 			}
