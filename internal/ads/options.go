@@ -26,8 +26,10 @@ const (
 	maxStreams = 250
 	// readBuffer is small because a server has thousands of connections that say little.
 	readBuffer = 4 << 10
-	// window is what a peer may send before it is read.
-	window = 64 << 10
+	// requestWindow and responseWindow are what a peer may send before it is read. That they are fixed also keeps gRPC
+	// from measuring the connection with a ping for each message, which would cost both ends as much as the message. A
+	// response of the usual size must not wait for the other side of the world.
+	requestWindow, responseWindow = 64 << 10, 1 << 20
 )
 
 // ServerOptions are the gRPC options that a server of this package needs: codec, keepalive, limits and buffers.
@@ -39,8 +41,8 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ReadBufferSize(readBuffer),
 		grpc.SharedWriteBuffer(true),
-		grpc.InitialWindowSize(window),
-		grpc.InitialConnWindowSize(window),
+		grpc.StaticStreamWindowSize(requestWindow),
+		grpc.StaticConnWindowSize(requestWindow),
 		grpc.ConnectionTimeout(time.Minute),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -57,6 +59,8 @@ func DialTLS(source trust.Source, authorize trust.Authorizer, dial DialFunc) []g
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(transport),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxResponseBytes)),
+		grpc.WithStaticStreamWindowSize(responseWindow),
+		grpc.WithStaticConnWindowSize(responseWindow),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: 10 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true,
 		}),

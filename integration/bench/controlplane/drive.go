@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -34,7 +35,7 @@ func start(o options) (*replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	args := append(os.Args[1:len(os.Args):len(os.Args)], "-serve", "127.0.0.1:0", "-profile", o.profile)
+	args := append(os.Args[1:len(os.Args):len(os.Args)], "-serve", "127.0.0.1:0")
 	r := &replica{process: exec.Command(self, args...)}
 	if taskset, err := exec.LookPath("taskset"); err == nil && runtime.NumCPU() > 1 {
 		r.process = exec.Command(taskset, append([]string{"-c", "0", self}, args...)...)
@@ -103,7 +104,7 @@ type fleet struct {
 }
 
 func newFleet(o options) *fleet {
-	f := &fleet{receipts: make(chan receipt, o.proxies*o.changes+o.proxies), failed: make(chan error, o.proxies)}
+	f := &fleet{receipts: make(chan receipt, o.proxies*(o.lone+o.changes)), failed: make(chan error, o.proxies)}
 	shared := &names{index: make(map[string]int)}
 	for i := range o.proxies {
 		f.proxies = append(f.proxies, &proxy{
@@ -128,7 +129,9 @@ func (f *fleet) connect(address string, dial []grpc.DialOption) {
 }
 
 func (f *fleet) disconnect() {
-	f.stop()
+	if f.stop != nil {
+		f.stop()
+	}
 	f.done.Wait()
 }
 
@@ -178,49 +181,112 @@ func drive(o options) error {
 	fmt.Printf("%d proxies, %d services x %d endpoints, tls %v, %s, %d cores\n",
 		o.proxies, o.services, o.endpoints, o.tls, runtime.Version(), runtime.NumCPU())
 	f := newFleet(o)
+	defer func() { f.disconnect() }()
+	for _, phase := range []struct {
+		name string
+		run  func(options, *replica, *fleet) error
+	}{
+		{"warm", func(o options, r *replica, f *fleet) error { return warm(o, r, f, dial) }}, {"lone", lone}, {"changes", changes},
+	} {
+		if err := server.profiled(o, phase.name, func() error { return phase.run(o, server, f) }); err != nil {
+			return fmt.Errorf("%s: %w", phase.name, err)
+		}
+	}
+	_, rss, err := server.usage()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("after                 rss %.0f MiB, sent again %d\n", rss, f.total(func(p *proxy) int { return p.resent }))
+	return move(o, f, dial)
+}
+
+// profiled has the server write its CPU profile of what run does, if that is wanted.
+func (r *replica) profiled(o options, phase string, run func() error) error {
+	if o.profile == "" {
+		return run()
+	}
+	if _, err := r.ask("profile " + o.profile + "." + phase); err != nil {
+		return err
+	}
+	if err := run(); err != nil {
+		return err
+	}
+	_, err := r.ask("profiled")
+	return err
+}
+
+// warm connects all proxies.
+func warm(o options, server *replica, f *fleet, dial []grpc.DialOption) error {
 	begin := time.Now()
 	f.connect(server.address, dial)
-	defer func() { f.disconnect() }()
 	if err := f.warm(5 * time.Minute); err != nil {
 		return err
 	}
 	fmt.Printf("all proxies warm      %.2f s\n", time.Since(begin).Seconds())
 	time.Sleep(o.settle)
-	if !o.profileAll {
-		if _, err := server.ask("profiled"); err != nil {
-			return err
-		}
-	}
 	cpu, rss, err := server.usage()
 	if err != nil {
 		return err
 	}
 	fmt.Printf("warm                  rss %.0f MiB, cpu %.2f s\n", rss, cpu.Seconds())
-	if err := changes(o, server, f, "lone change", 0, 1); err != nil {
-		return err
-	}
-	if err := changes(o, server, f, "changes", 1, o.changes); err != nil {
-		return err
-	}
-	_, rss, err = server.usage()
+	return nil
+}
+
+// lone has the server make one change at a time. The last proxy's receipt has two parts: the server has written to every
+// connection, and the one process that all proxies share has read from every one.
+func lone(o options, server *replica, f *fleet) error {
+	var written, last []time.Duration
+	serverBefore, clientBefore, err := usages(server)
 	if err != nil {
 		return err
 	}
-	if _, err := server.ask("profiled"); err != nil {
+	for i := range o.lone {
+		made, err := server.change(i, 1)
+		if err != nil {
+			return err
+		}
+		newest, err := f.all(made, 1)
+		if err != nil {
+			return err
+		}
+		answer, err := server.ask("written")
+		if err != nil {
+			return err
+		}
+		at, err := unixNanos(answer)
+		if err != nil {
+			return err
+		}
+		written, last = append(written, at.Sub(made[i])), append(last, newest[len(newest)-1])
+		time.Sleep(o.settle / 4)
+	}
+	serverAfter, clientAfter, err := usages(server)
+	if err != nil {
 		return err
 	}
-	o.profile = ""
-	fmt.Printf("after                 rss %.0f MiB, sent again %d\n", rss, f.total(func(p *proxy) int { return p.resent }))
-	return move(o, f, dial)
+	each := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(o.lone) }
+	fmt.Printf("lone change           last proxy %.1f ms (%.1f to %.1f), written by the server %.1f ms (%.1f to %.1f)\n",
+		millis(last, .5), millis(last, 0), millis(last, 1), millis(written, .5), millis(written, 0), millis(written, 1))
+	fmt.Printf("                      cpu with all answers: server %.1f ms, all proxies %.1f ms\n",
+		each(serverAfter-serverBefore), each(clientAfter-clientBefore))
+	return nil
 }
 
-// changes has the server make changes and matches the receipts.
-func changes(o options, server *replica, f *fleet, title string, first, count int) error {
+// usages are the CPU time of the server and of this process.
+func usages(server *replica) (theirs, own time.Duration, err error) {
+	if theirs, _, err = server.usage(); err == nil {
+		own, err = cpuTime()
+	}
+	return theirs, own, err
+}
+
+// changes has the server make many changes and matches the receipts.
+func changes(o options, server *replica, f *fleet) error {
 	before, _, err := server.usage()
 	if err != nil {
 		return err
 	}
-	answer, err := server.ask(fmt.Sprintf("change %d %d", first, count))
+	made, err := server.change(o.lone, o.changes)
 	if err != nil {
 		return err
 	}
@@ -228,14 +294,33 @@ func changes(o options, server *replica, f *fleet, title string, first, count in
 	if err != nil {
 		return err
 	}
+	delays := f.taken(made)
+	if len(delays) == 0 {
+		return errors.New("no receipts")
+	}
+	total := o.changes * o.proxies
+	fmt.Printf("changes               p50 %.1f ms, p99 %.1f ms, last %.1f ms, lost %d of %d, server cpu %.2f s\n",
+		millis(delays, .5), millis(delays, .99), millis(delays, 1), total-len(delays), total, (after - before).Seconds())
+	return nil
+}
+
+// change has the server make changes, and returns when it made each.
+func (r *replica) change(first, count int) (map[int]time.Time, error) {
+	answer, err := r.ask(fmt.Sprintf("change %d %d", first, count))
+	if err != nil {
+		return nil, err
+	}
 	made := make(map[int]time.Time)
 	for i, text := range strings.Fields(answer) {
-		nanos, err := strconv.ParseInt(text, 10, 64)
-		if err != nil {
-			return err
+		if made[first+i], err = unixNanos(text); err != nil {
+			return nil, err
 		}
-		made[first+i] = time.Unix(0, nanos)
 	}
+	return made, nil
+}
+
+// taken are the delays of the receipts that have come, each once.
+func (f *fleet) taken(made map[int]time.Time) []time.Duration {
 	var delays []time.Duration
 	seen := make(map[[2]int]bool)
 	for len(f.receipts) > 0 {
@@ -245,14 +330,31 @@ func changes(o options, server *replica, f *fleet, title string, first, count in
 			delays = append(delays, r.at.Sub(at))
 		}
 	}
-	slices.Sort(delays)
-	if len(delays) == 0 {
-		return fmt.Errorf("%s: no receipts", title)
+	return delays
+}
+
+// all waits until every proxy has seen the changes, and returns the delays in order.
+func (f *fleet) all(made map[int]time.Time, count int) ([]time.Duration, error) {
+	var delays []time.Duration
+	for range 100 {
+		if delays = append(delays, f.taken(made)...); len(delays) == count*len(f.proxies) {
+			slices.Sort(delays)
+			return delays, nil
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	at := func(share float64) float64 { return delays[int(share*float64(len(delays)-1))].Seconds() * 1000 }
-	fmt.Printf("%-21s p50 %.1f ms, p99 %.1f ms, last %.1f ms, lost %d of %d, server cpu %.2f s\n",
-		title, at(.5), at(.99), at(1), count*o.proxies-len(delays), count*o.proxies, (after - before).Seconds())
-	return nil
+	return nil, fmt.Errorf("%d of %d receipts after 5 s", len(delays), count*len(f.proxies))
+}
+
+func unixNanos(text string) (time.Time, error) {
+	nanos, err := strconv.ParseInt(text, 10, 64)
+	return time.Unix(0, nanos), err
+}
+
+// millis is a quantile, in milliseconds.
+func millis(of []time.Duration, share float64) float64 {
+	sorted := slices.Sorted(slices.Values(of))
+	return sorted[int(share*float64(len(sorted)-1))].Seconds() * 1000
 }
 
 // move takes all proxies to another replica that has the same state.
@@ -262,7 +364,7 @@ func move(o options, f *fleet, dial []grpc.DialOption) error {
 		return err
 	}
 	defer other.stop()
-	if _, err := other.ask(fmt.Sprintf("replay 0 %d", o.changes+1)); err != nil { // the same state
+	if _, err := other.ask(fmt.Sprintf("replay 0 %d", o.lone+o.changes)); err != nil { // the same state
 		return err
 	}
 	f.disconnect()

@@ -9,16 +9,16 @@ import (
 
 // options are the same in both processes.
 type options struct {
-	serve      string // role of this process: "" is the load client, which starts the servers
-	proxies    int
-	services   int
-	endpoints  int
-	changes    int
-	rate       int
-	tls        bool
-	profile    string
-	profileAll bool
-	settle     time.Duration
+	serve     string // role of this process: "" is the load client, which starts the servers
+	proxies   int
+	services  int
+	endpoints int
+	lone      int
+	changes   int
+	rate      int
+	tls       bool
+	profile   string
+	settle    time.Duration
 }
 
 func main() {
@@ -27,11 +27,11 @@ func main() {
 	flag.IntVar(&o.proxies, "proxies", 1000, "proxies, one connection and one stream each")
 	flag.IntVar(&o.services, "services", 1000, "services")
 	flag.IntVar(&o.endpoints, "endpoints", 10, "endpoints per service")
+	flag.IntVar(&o.lone, "lone", 10, "endpoint changes one at a time")
 	flag.IntVar(&o.changes, "changes", 1000, "endpoint changes")
 	flag.IntVar(&o.rate, "rate", 50, "changes per second")
 	flag.BoolVar(&o.tls, "tls", false, "mutual TLS 1.3 instead of plaintext")
-	flag.StringVar(&o.profile, "profile", "", "write the server's CPU profile, until all is warm or (-profile-all) all is done, to this file")
-	flag.BoolVar(&o.profileAll, "profile-all", false, "see -profile")
+	flag.StringVar(&o.profile, "profile", "", "write the server's CPU profiles to files that begin so: PREFIX.warm, .lone and .changes")
 	flag.DurationVar(&o.settle, "settle", 2*time.Second, "pause between the phases")
 	flag.Parse()
 	run := drive

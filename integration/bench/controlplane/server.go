@@ -10,6 +10,7 @@ import (
 	"runtime/pprof"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -54,21 +55,12 @@ func serve(o options) error {
 	})
 	grpcServer := grpc.NewServer(grpcOptions...)
 	server.Register(grpcServer)
-	go func() { _ = grpcServer.Serve(listener) }()
-	if o.profile != "" {
-		file, err := os.Create(o.profile)
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		if err := pprof.StartCPUProfile(file); err != nil {
-			return err
-		}
-	}
+	writes := new(writes)
+	go func() { _ = grpcServer.Serve(stamped{listener, writes}) }()
 	fmt.Println(listener.Addr())
 	commands := bufio.NewScanner(os.Stdin)
 	for commands.Scan() {
-		answer, err := command(store, o, strings.Fields(commands.Text()))
+		answer, err := command(store, writes, o, strings.Fields(commands.Text()))
 		if err != nil {
 			return err
 		}
@@ -86,13 +78,21 @@ func authorize(_ context.Context, _ ads.Peer, node *corev3.Node) (xds.Catalog[*m
 	return catalog.Of(view), nil
 }
 
-func command(store *mesh.Store, o options, words []string) (string, error) {
+func command(store *mesh.Store, w *writes, o options, words []string) (string, error) {
 	switch words[0] {
+	case "profile":
+		file, err := os.Create(words[1]) // closed with the process
+		if err != nil {
+			return "", err
+		}
+		return "ok", pprof.StartCPUProfile(file)
 	case "profiled":
 		pprof.StopCPUProfile()
 		return "ok", nil
 	case "usage":
 		return usage()
+	case "written":
+		return strconv.FormatInt(w.last.Load(), 10), nil
 	case "change", "replay":
 		if words[0] == "replay" {
 			o.rate = 1_000_000
@@ -110,19 +110,54 @@ func command(store *mesh.Store, o options, words []string) (string, error) {
 	return "", fmt.Errorf("unknown command %q", words)
 }
 
+// writes remembers when a connection last took a response, in Unix nanoseconds.
+type writes struct{ last atomic.Int64 }
+
+// responseBytes is less than any resource and more than any frame of HTTP/2's own.
+const responseBytes = 512
+
+type stamped struct {
+	net.Listener
+	*writes
+}
+
+func (s stamped) Accept() (net.Conn, error) {
+	conn, err := s.Listener.Accept()
+	return stampedConn{conn, s.writes}, err
+}
+
+type stampedConn struct {
+	net.Conn
+	*writes
+}
+
+func (s stampedConn) Write(data []byte) (int, error) {
+	n, err := s.Conn.Write(data)
+	if n >= responseBytes {
+		s.last.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
 // usage answers CPU seconds and resident KiB.
 func usage() (string, error) {
-	var r syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+	cpu, err := cpuTime()
+	if err != nil {
 		return "", err
 	}
-	cpu := time.Duration(r.Utime.Nano() + r.Stime.Nano())
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return "", err
 	}
 	_, rest, _ := strings.Cut(string(status), "VmRSS:")
 	return fmt.Sprintf("%f %s", cpu.Seconds(), strings.Fields(rest)[0]), nil
+}
+
+// cpuTime is what this process has used.
+func cpuTime() (time.Duration, error) {
+	var r syscall.Rusage
+	err := syscall.Getrusage(syscall.RUSAGE_SELF, &r)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano()), err
 }
 
 // change makes count changes at the rate and answers when each was committed, in Unix nanoseconds.
