@@ -9,6 +9,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/http1"
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 	"github.com/periplus-mesh/periplus/proxy/record"
 )
 
@@ -43,7 +44,7 @@ func (s *session) connect(ctx context.Context, fresh bool) (*http1.Conn, error) 
 }
 
 // carriable is false, with the call's Reply set, for what cannot go to a cluster that speaks HTTP/2 only.
-func (s *session) carriable(r *http1.Request) bool {
+func (s *session) carriable(r *message.Request) bool {
 	if s.call.Cluster.Settings.Protocol != config.UpstreamHTTP2 || s.f.config.HTTP2 != nil && r.Upgrade() == "" {
 		return true
 	}

@@ -4,7 +4,7 @@ import (
 	"strconv"
 
 	"github.com/periplus-mesh/periplus/proxy/config"
-	"github.com/periplus-mesh/periplus/proxy/http1"
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
 // ForwardedCert applies forward_client_cert_details: whether an x-forwarded-client-cert that the client sent goes on,
@@ -23,19 +23,19 @@ func (c *Connection) ForwardedCert(mode config.ForwardClientCert) (keep bool, ad
 	return false, ""
 }
 
-func (s *session) clientCert(e *http1.Edit) {
+func (s *session) clientCert(e *message.Edit) {
 	const name = "x-forwarded-client-cert"
 	keep, add := s.c.ForwardedCert(s.c.HTTP.ForwardClientCert)
 	if !keep {
 		e.Remove = append(e.Remove, name)
 	}
 	if add != "" {
-		e.Add = append(e.Add, http1.Pair{Name: name, Value: add})
+		e.Add = append(e.Add, message.Pair{Name: name, Value: add})
 	}
 }
 
 // applyOps turns mutations into an edit.
-func applyOps(e *http1.Edit, has func(string) bool, remove []string, ops []config.HeaderOp) {
+func applyOps(e *message.Edit, has func(string) bool, remove []string, ops []config.HeaderOp) {
 	for _, name := range remove {
 		e.Drop(name)
 	}
@@ -45,7 +45,7 @@ func applyOps(e *http1.Edit, has func(string) bool, remove []string, ops []confi
 		case op.Name == "host" || op.Name == ":authority":
 			e.Host = op.Value
 		case op.Action == config.AppendOrAdd, op.Action == config.AddIfAbsent && !e.Sets(op.Name) && !has(op.Name):
-			e.Add = append(e.Add, http1.Pair{Name: op.Name, Value: op.Value})
+			e.Add = append(e.Add, message.Pair{Name: op.Name, Value: op.Value})
 		case op.Action == config.OverwriteOrAdd, op.Action == config.OverwriteIfExists && (e.Sets(op.Name) || has(op.Name)):
 			e.Replace(op.Name, op.Value)
 		}
@@ -77,9 +77,9 @@ func (s *session) countAttempt() {
 }
 
 // attempts is x-envoy-attempt-count for the response, if it is asked for.
-func (s *session) attempts() []http1.Pair {
+func (s *session) attempts() []message.Pair {
 	if !s.call.Route.VirtualHost.AttemptsInResponse {
 		return nil
 	}
-	return []http1.Pair{{Name: "x-envoy-attempt-count", Value: strconv.Itoa(s.call.Attempts)}}
+	return []message.Pair{{Name: "x-envoy-attempt-count", Value: strconv.Itoa(s.call.Attempts)}}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/periplus-mesh/periplus/proxy/authz"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/http1"
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 	"github.com/periplus-mesh/periplus/proxy/record"
 	"github.com/periplus-mesh/periplus/proxy/route"
 )
@@ -26,8 +27,8 @@ type session struct {
 
 	query    route.Request
 	call     Call
-	edit     http1.Edit // of the request
-	response http1.Edit
+	edit     message.Edit // of the request
+	response message.Edit
 	record   record.Record
 	base     record.Record // what all records of the connection have
 }
@@ -130,18 +131,18 @@ func (s *session) reply(x *http1.Exchange) {
 	a := &s.call.Reply
 	s.record.Flags |= a.Flags
 	s.record.Details = a.Details
-	fields := make([]http1.Pair, 0, 4)
+	fields := make([]message.Pair, 0, 4)
 	if a.Location != "" {
-		fields = append(fields, http1.Pair{Name: "location", Value: a.Location})
+		fields = append(fields, message.Pair{Name: "location", Value: a.Location})
 	}
 	if a.Overloaded {
-		fields = append(fields, http1.Pair{Name: "x-envoy-overloaded", Value: "true"})
+		fields = append(fields, message.Pair{Name: "x-envoy-overloaded", Value: "true"})
 	}
 	if s.call.Route != nil {
 		for i := range s.call.Route.Headers.Response {
 			op := &s.call.Route.Headers.Response[i]
 			if op.Action != config.OverwriteIfExists {
-				fields = append(fields, http1.Pair{Name: op.Name, Value: op.Value})
+				fields = append(fields, message.Pair{Name: op.Name, Value: op.Value})
 			}
 		}
 	}
@@ -206,7 +207,7 @@ func (s *session) gone() {
 // result is how an attempt went.
 type result struct {
 	outcome  route.Outcome
-	response *http1.Response
+	response *message.Response
 	err      error
 }
 
@@ -338,7 +339,7 @@ func (s *session) relay(x *http1.Exchange, up *http1.Conn, status int, now time.
 	}
 	s.response.Set = append(s.response.Set, s.attempts()...)
 	if s.call.Cookie != "" {
-		s.response.Add = append(s.response.Add, http1.Pair{Name: "set-cookie", Value: s.call.Cookie})
+		s.response.Add = append(s.response.Add, message.Pair{Name: "set-cookie", Value: s.call.Cookie})
 	}
 	reusable, err := x.Relay(up, &s.response)
 	if err != nil {
@@ -362,7 +363,7 @@ func (s *session) cut(err error) {
 	case errors.Is(err, http1.ErrTimeout):
 		s.record.Flags |= record.Timeout
 		s.record.Details = "response_timeout"
-	case errors.Is(err, http1.ErrMalformed):
+	case errors.Is(err, message.ErrMalformed):
 		s.record.Flags |= record.UpstreamProtocol
 		s.record.Details = "upstream_reset_after_response_started{protocol error}"
 	default:
@@ -389,7 +390,7 @@ func (s *session) fail(x *http1.Exchange, r result) {
 		s.call.Reply = slow(!x.ReceiveBy.IsZero() && !time.Now().Before(x.ReceiveBy))
 	case errors.Is(r.err, http1.ErrBody):
 		s.call.Reply = Reply{Status: 400, Flags: record.DownstreamProtocol, Body: "Bad Request", Details: "http1.codec_error"}
-	case errors.Is(r.err, http1.ErrMalformed), errors.Is(r.err, http1.ErrTooLarge):
+	case errors.Is(r.err, message.ErrMalformed), errors.Is(r.err, message.ErrTooLarge):
 		s.call.FailProtocol()
 	default:
 		s.call.Fail(r.outcome)

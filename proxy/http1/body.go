@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"strings"
+
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
-// Limits of chunked coding.
+// Limits of message.Chunked coding.
 const (
 	maxChunkLine = 256
 	maxTrailers  = 8 << 10
@@ -19,7 +20,7 @@ var errPause = errors.New("not all there")
 // Body is a message's body, decoded.
 type Body struct {
 	c      *Conn
-	length int64 // chunked, untilClose, or bytes
+	length int64 // message.Chunked, message.UntilClose, or bytes
 	left   int64 // bytes of the body, or of the current chunk
 	total  int64 // bytes handed out
 
@@ -36,17 +37,17 @@ func (b *Body) Next() ([]byte, error) {
 	case b.done || b.length >= 0 && b.left == 0:
 		b.done = true
 		return nil, io.EOF
-	case b.length == chunked:
+	case b.length == message.Chunked:
 		return b.nextChunked()
 	}
 	if err := b.more(); err != nil {
-		if err == io.EOF && b.length == untilClose {
+		if err == io.EOF && b.length == message.UntilClose {
 			b.done = true
 			return nil, io.EOF
 		}
 		return nil, unexpected(err)
 	}
-	if b.length == untilClose {
+	if b.length == message.UntilClose {
 		return b.take(b.c.w - b.c.r), nil
 	}
 	return b.takeLeft(), nil
@@ -122,13 +123,13 @@ func (b *Body) line(limit int) ([]byte, error) {
 		pending := b.c.buffered()
 		if i := bytes.IndexByte(pending, '\n'); i >= 0 && i <= limit {
 			if i == 0 || pending[i-1] != '\r' {
-				return nil, malformed("bare line feed in a chunk")
+				return nil, message.Malformed("bare line feed in a chunk")
 			}
 			b.c.r += i + 1
 			return pending[:i-1], nil
 		}
 		if len(pending) > limit {
-			return nil, malformed("chunk line too long")
+			return nil, message.Malformed("chunk line too long")
 		}
 		if err := b.fill(); err != nil {
 			return nil, err
@@ -143,7 +144,7 @@ func (b *Body) endOfChunk() error {
 		}
 	}
 	if b.c.buf[b.c.r] != '\r' || b.c.buf[b.c.r+1] != '\n' {
-		return malformed("chunk longer than its size")
+		return message.Malformed("chunk longer than its size")
 	}
 	b.c.r += 2
 	b.in = false
@@ -155,30 +156,12 @@ func (b *Body) startOfChunk() (last bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	size, ok := parseChunkSize(line)
+	size, ok := message.ParseChunkSize(line)
 	if !ok {
-		return false, malformed("chunk size")
+		return false, message.Malformed("chunk size")
 	}
 	b.left, b.in = size, size > 0
 	return size == 0, nil
-}
-
-// parseChunkSize: hexadecimal digits, then nothing or an extension, which is checked and dropped.
-func parseChunkSize(line []byte) (int64, bool) {
-	var size int64
-	digits := 0
-	for ; digits < len(line); digits++ {
-		d, ok := hexDigit(line[digits])
-		if !ok {
-			break
-		}
-		size = size<<4 | int64(d)
-	}
-	if digits == 0 || digits > 15 {
-		return 0, false
-	}
-	extension := line[digits:]
-	return size, len(extension) == 0 || extension[0] == ';' && all(extension, isValue)
 }
 
 // readTrailers checks the trailers and gathers those that may go on.
@@ -190,38 +173,15 @@ func (b *Body) readTrailers() error {
 			return err
 		}
 		used += len(line)
-		if used >= maxTrailers || count == MaxFields {
-			return tooLarge("trailers")
+		if used >= maxTrailers || count == message.MaxFields {
+			return message.TooLarge("trailers")
 		}
-		f, err := parseField(line)
+		f, err := message.ParseField(line)
 		if err != nil {
 			return err
 		}
-		if Trailing(f.Name) {
+		if message.Trailing(f.Name) {
 			b.trailer = append(append(append(append(b.trailer, f.Name...), ": "...), f.Value...), "\r\n"...)
 		}
 	}
-}
-
-// Trailing tells whether a field may be sent as a trailer: framing, routing, request modifiers and credentials may
-// not (RFC 9110, section 6.5.1), for a recipient could merge them into the head.
-func Trailing(name string) bool {
-	if kindOf(name) != kindOther {
-		return false
-	}
-	for _, prefix := range [...]string{"x-", "content-", "sec-", "if-"} {
-		if len(name) >= len(prefix) && equalFold(name[:len(prefix)], prefix) && !strings.EqualFold(name, "content-md5") {
-			return equalFold(prefix, "x-") && !hasFold(name, "x-forwarded") && !hasFold(name, "x-envoy")
-		}
-	}
-	for _, refused := range [...]string{"authorization", "cookie", "set-cookie", "cache-control", "range", "trailer", "max-forwards", "forwarded", "location", "age", "date", "expires", "vary", "www-authenticate"} {
-		if equalFold(name, refused) {
-			return false
-		}
-	}
-	return true
-}
-
-func hasFold(name, prefix string) bool {
-	return len(name) >= len(prefix) && equalFold(name[:len(prefix)], prefix)
 }

@@ -1,13 +1,14 @@
 package http1
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
 	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
 const (
@@ -54,8 +55,8 @@ type Conn struct {
 	full bool   // the last read took all the space
 	held []byte // the head's buffer, while buf is another one
 
-	request  Request
-	response Response
+	request  message.Request
+	response message.Response
 	body     Body
 	path     []byte // scratch of Normalize
 
@@ -80,10 +81,10 @@ type Conn struct {
 // waiter decides at a read deadline: true means read on, it has set another deadline.
 type waiter interface{ timedOut(*Conn) bool }
 
-// NewConn returns a Conn over nc. maxHead is the limit of a head in bytes; 0 means [DefaultMaxHead].
+// NewConn returns a Conn over nc. maxHead is the limit of a head in bytes; 0 means [message.DefaultMaxHead].
 func NewConn(nc net.Conn, buffers *Buffers, maxHead int) *Conn {
 	if maxHead == 0 {
-		maxHead = DefaultMaxHead
+		maxHead = message.DefaultMaxHead
 	}
 	return &Conn{Conn: nc, buffers: buffers, maxHead: maxHead, buf: buffers.get(smallBuffer), born: time.Now()}
 }
@@ -92,7 +93,7 @@ func NewConn(nc net.Conn, buffers *Buffers, maxHead int) *Conn {
 func (c *Conn) Age(now time.Time) time.Duration { return now.Sub(c.born) }
 
 // Response returns the response's head that was read last.
-func (c *Conn) Response() *Response { return &c.response }
+func (c *Conn) Response() *message.Response { return &c.response }
 
 // Release closes the connection and gives its buffers back. Nothing read from it may be used afterwards.
 func (c *Conn) Release() {
@@ -208,31 +209,22 @@ func (c *Conn) fill() error {
 	}
 }
 
-// readHead reads until the empty line, refusing lines that do not end in CRLF.
+// readHead reads until the empty line.
 func (c *Conn) readHead() ([]byte, error) {
 	armed := false
-	line, scan := 0, 0 // relative to r, for fill may move it
+	var scan message.Scan // of what begins at r, for fill may move it
 	for {
 		pending := c.buf[c.r:c.w]
-		for {
-			i := bytes.IndexByte(pending[scan:], '\n')
-			if i < 0 {
-				scan = len(pending)
-				break
-			}
-			end := scan + i
-			if end == line || pending[end-1] != '\r' {
-				return nil, malformed("bare line feed")
-			}
-			if end == line+1 && line > 0 {
-				c.r += end + 1
-				c.keep = c.r
-				return pending[:end+1], nil
-			}
-			line, scan = end+1, end+1
-		}
-		if len(pending) > c.maxHead {
-			return nil, tooLarge("fields")
+		end, err := scan.End(pending)
+		switch {
+		case err != nil:
+			return nil, err
+		case end > c.maxHead, end == 0 && len(pending) > c.maxHead:
+			return nil, message.TooLarge("fields")
+		case end > 0:
+			c.r += end
+			c.keep = c.r
+			return pending[:end], nil
 		}
 		if len(pending) > 0 && c.headTimeout > 0 && !armed {
 			armed = true
@@ -248,35 +240,29 @@ func (c *Conn) readHead() ([]byte, error) {
 }
 
 // ReadRequest reads the next request's head and normalises its path. The one before, with its body, must be done.
-func (c *Conn) ReadRequest() (*Request, error) {
+func (c *Conn) ReadRequest() (*message.Request, error) {
 	head, err := c.readHead()
 	if err != nil {
 		return nil, err
 	}
-	if len(head) > c.maxHead {
-		return nil, tooLarge("fields")
-	}
-	c.path, err = parseRequest(&c.request, head, c.path)
+	c.path, err = message.ParseRequest(&c.request, head, c.path)
 	if err != nil {
 		return nil, err
 	}
-	c.body = Body{c: c, length: c.request.length, left: c.request.length}
+	c.body = Body{c: c, length: c.request.Length(), left: c.request.Length()}
 	return &c.request, nil
 }
 
 // ReadResponse reads the head of the response to a request with the given method.
-func (c *Conn) ReadResponse(method string) (*Response, error) {
+func (c *Conn) ReadResponse(method string) (*message.Response, error) {
 	head, err := c.readHead()
 	if err != nil {
 		return nil, err
 	}
-	if len(head) > c.maxHead {
-		return nil, tooLarge("fields")
-	}
-	if err := parseResponse(&c.response, head, method); err != nil {
+	if err := message.ParseResponse(&c.response, head, method); err != nil {
 		return nil, err
 	}
-	c.body = Body{c: c, length: c.response.length, left: c.response.length}
+	c.body = Body{c: c, length: c.response.Length(), left: c.response.Length()}
 	return &c.response, nil
 }
 

@@ -5,8 +5,11 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
 // patience is how long an exchange waits for the upstream before it looks whether the client is still there.
@@ -30,7 +33,7 @@ var (
 
 // Exchange is one request, served on a client's connection, until its response is finished.
 type Exchange struct {
-	Request *Request
+	Request *message.Request
 	// Until is the deadline of the whole exchange and Idle of a wait for one byte; zero: none.
 	Until time.Time
 	Idle  time.Duration
@@ -72,10 +75,10 @@ type Exchange struct {
 	slow bool // the request was not received in time
 }
 
-func (x *Exchange) begin(r *Request) {
+func (x *Exchange) begin(r *message.Request) {
 	payload := x.scratch
 	*x = Exchange{client: x.client, server: x.server, scratch: payload[:0], Request: r}
-	x.whole = r.length == 0
+	x.whole = r.Length() == 0
 	x.client.wait = nil
 }
 
@@ -111,7 +114,7 @@ func (x *Exchange) NewRequestID(high, low uint64) string {
 		x.id[at] = digits[word>>(60-4*(i%16))&15]
 		at++
 	}
-	return view(x.id[:])
+	return message.View(x.id[:])
 }
 
 // Prepare makes the body ready to be sent more than once, if it is all there, or is known to be at most limit bytes
@@ -121,14 +124,14 @@ func (x *Exchange) Prepare(limit int) (bool, error) {
 		return true, nil
 	}
 	c := x.client
-	switch n := x.Request.length; {
-	case n == chunked:
+	switch n := x.Request.Length(); {
+	case n == message.Chunked:
 		x.prepareChunked()
 		return x.whole, nil
 	case n > int64(c.w-c.r) && n > int64(limit):
 		return false, nil
 	}
-	if err := x.prepareCounted(int(x.Request.length)); err != nil {
+	if err := x.prepareCounted(int(x.Request.Length())); err != nil {
 		return false, x.clientError(err)
 	}
 	return true, nil
@@ -186,7 +189,7 @@ func (x *Exchange) prepareChunked() {
 // askBody answers Expect: 100-continue once somebody wants the body.
 func (x *Exchange) askBody() error {
 	x.receive()
-	if !x.Request.expect || x.asked {
+	if !x.Request.ExpectsContinue() || x.asked {
 		return nil
 	}
 	x.asked = true
@@ -203,12 +206,12 @@ func (x *Exchange) bodyIdle() time.Duration {
 
 // Send writes the request upstream, head and body in one write if the body is ready; else the body follows from a
 // goroutine of its own while the response is awaited. A failed Send may have sent everything.
-func (x *Exchange) Send(up *Conn, e *Edit) error {
+func (x *Exchange) Send(up *Conn, e *message.Edit) error {
 	x.stopWatch()
 	x.up = up
 	up.Uses++
 	up.broken = nil
-	up.out = appendRequest(up.out[:0], x.Request, e)
+	up.out = message.AppendRequest(up.out[:0], x.Request, e)
 	if x.whole {
 		return x.sendPayload(up)
 	}
@@ -222,7 +225,7 @@ func (x *Exchange) Send(up *Conn, e *Edit) error {
 }
 
 func (x *Exchange) sendPayload(up *Conn) error {
-	isChunked := x.Request.length == chunked
+	isChunked := x.Request.Length() == message.Chunked
 	if isChunked && len(x.payload) > 0 {
 		up.out = append(strconv.AppendInt(up.out, int64(len(x.payload)), 16), "\r\n"...)
 	}
@@ -240,7 +243,7 @@ func (x *Exchange) sendPayload(up *Conn) error {
 
 func (x *Exchange) stream(up *Conn) {
 	defer close(x.sending)
-	x.readErr, x.writeErr = relay(up, &x.client.body, x.Request.length == chunked)
+	x.readErr, x.writeErr = relay(up, &x.client.body, x.Request.Length() == message.Chunked)
 	if x.readErr != nil { // the upstream must not take what it has for a request: Await fails, and closes
 		x.gone.Store(true)
 		_ = up.Conn.SetReadDeadline(past())
@@ -266,8 +269,8 @@ func (x *Exchange) sent() bool {
 }
 
 // Await reads the head of the final response; by is its deadline, zero: none. Errors wrap ErrTimeout, ErrIdle, ErrClientGone,
-// ErrBody, ErrMalformed, ErrTooLarge or ErrClosed.
-func (x *Exchange) Await(up *Conn, by time.Time) (*Response, error) {
+// ErrBody, message.ErrMalformed, message.ErrTooLarge or ErrClosed.
+func (x *Exchange) Await(up *Conn, by time.Time) (*message.Response, error) {
 	x.by, x.expired, x.idled, x.fresh = by, false, false, -1
 	up.wait = x
 	x.arm(up)
@@ -299,20 +302,20 @@ func (x *Exchange) arm(up *Conn) {
 }
 
 // interim passes 103 on, the only interim response that says something to the client (RFC 8297).
-func (x *Exchange) interim(up *Conn, response *Response) error {
-	if response.Status != http.StatusEarlyHints || x.Request.minor == 0 {
+func (x *Exchange) interim(up *Conn, response *message.Response) error {
+	if response.Status != http.StatusEarlyHints || !x.Request.HTTP11() {
 		return nil
 	}
 	c := x.client
-	c.out = appendStatus(c.out, response.Status, response.Reason)
-	c.out = append(appendFields(c.out, response.Fields, &Edit{}), "\r\n"...)
+	c.out = message.AppendStatus(c.out, response.Status, response.Reason)
+	c.out = append(message.AppendFields(c.out, response.Fields, &message.Edit{}), "\r\n"...)
 	return c.flush()
 }
 
 // checkSwitch: 101 only if asked for, and for what was asked (RFC 9110, section 7.8).
-func (x *Exchange) checkSwitch(response *Response) error {
-	if x.Request.upgrade == "" || !equalFold(response.upgrade, x.Request.upgrade) {
-		return malformed("101 without a request for it")
+func (x *Exchange) checkSwitch(response *message.Response) error {
+	if x.Request.Upgrade() == "" || !strings.EqualFold(response.Upgrade(), x.Request.Upgrade()) {
+		return message.Malformed("101 without a request for it")
 	}
 	return nil
 }
@@ -330,7 +333,7 @@ func (x *Exchange) why(err error) error {
 		return ErrIdle
 	case x.expired:
 		return ErrTimeout
-	case errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge):
+	case errors.Is(err, message.ErrMalformed) || errors.Is(err, message.ErrTooLarge):
 		return err
 	}
 	return errors.Join(ErrClosed, err)

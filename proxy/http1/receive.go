@@ -3,6 +3,8 @@ package http1
 import (
 	"errors"
 	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
 // receiving decides at a read deadline of the client, while a request's body is read.
@@ -50,7 +52,7 @@ func (x *Exchange) clientError(err error) error {
 	case isTimeout(err) && !x.stopping.Load():
 		x.slow = true
 		return ErrSlow
-	case errors.Is(err, ErrMalformed) || errors.Is(err, ErrTooLarge):
+	case errors.Is(err, message.ErrMalformed) || errors.Is(err, message.ErrTooLarge):
 		return errors.Join(ErrBody, err)
 	}
 	return ErrClientGone

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
 // maxDrain is how much of an unwanted body is read to keep a connection.
@@ -12,7 +14,7 @@ const maxDrain = 64 << 10
 // Relay sends the response that Await returned to the client. reusable tells whether up may carry another request;
 // if not, the caller releases it. An error is ErrClientGone, or tells why the upstream did not finish; the client's
 // connection is then closed where it stands, so that the client sees a truncation (RFC 9112, section 8).
-func (x *Exchange) Relay(up *Conn, e *Edit) (reusable bool, err error) {
+func (x *Exchange) Relay(up *Conn, e *message.Edit) (reusable bool, err error) {
 	response := &up.response
 	if response.Status == http.StatusSwitchingProtocols {
 		return false, x.tunnel(up, e)
@@ -35,9 +37,9 @@ func (x *Exchange) Relay(up *Conn, e *Edit) (reusable bool, err error) {
 	return x.reusable(up, response), nil
 }
 
-func (x *Exchange) reusable(up *Conn, response *Response) bool {
+func (x *Exchange) reusable(up *Conn, response *message.Response) bool {
 	up.wait = nil
-	ok := up.body.done && response.keeps() && x.sent() && up.broken == nil
+	ok := up.body.done && response.Keeps() && x.sent() && up.broken == nil
 	up.next()
 	if ok = ok && up.w == 0; ok { // else bytes that nobody asked for: out of step
 		x.up = nil // it is somebody else's from now on
@@ -46,23 +48,23 @@ func (x *Exchange) reusable(up *Conn, response *Response) bool {
 }
 
 // appendHead writes the response's head and decides the framing towards the client.
-func (x *Exchange) appendHead(response *Response, e *Edit) (chunk bool) {
-	c, length := x.client, response.length
+func (x *Exchange) appendHead(response *message.Response, e *message.Edit) (chunk bool) {
+	c, length := x.client, response.Length()
 	c.broken = nil
-	c.out = appendStatus(c.out, response.Status, response.Reason)
-	c.out = appendFields(c.out, response.Fields, e)
+	c.out = message.AppendStatus(c.out, response.Status, response.Reason)
+	c.out = message.AppendFields(c.out, response.Fields, e)
 	x.keep = x.mayKeep()
 	bodyless := x.Request.Method == "HEAD" || response.Status == 204 || response.Status == 304
 	switch {
 	case bodyless:
-		if value, ok := response.find(kindContentLength); ok && response.Status != 204 {
-			c.out = appendField(c.out, "Content-Length", value)
+		if value, ok := response.ContentLength(); ok && response.Status != 204 {
+			c.out = message.AppendField(c.out, "Content-Length", value)
 		}
 	case length >= 0:
-		c.out = appendLength(c.out, length)
-	case x.Request.minor == 1:
+		c.out = message.AppendLength(c.out, length)
+	case x.Request.HTTP11():
 		chunk = true
-		c.out = appendLength(c.out, chunked)
+		c.out = message.AppendLength(c.out, message.Chunked)
 	default:
 		x.keep = false
 	}
@@ -75,7 +77,7 @@ func (x *Exchange) appendHead(response *Response, e *Edit) (chunk bool) {
 // mayKeep: the client wants it, we are not draining, and its request has been read to the end.
 func (x *Exchange) mayKeep() bool {
 	r := x.Request
-	if x.last || r.close || r.minor == 0 && !r.keepAlive || x.server.draining.Load() {
+	if x.last || !r.Keeps() || x.server.draining.Load() {
 		return false
 	}
 	return x.sent()
@@ -85,14 +87,14 @@ func (x *Exchange) appendConnection(out []byte) []byte {
 	switch {
 	case !x.keep:
 		return append(out, "Connection: close\r\n"...)
-	case x.Request.minor == 0:
+	case !x.Request.HTTP11():
 		return append(out, "Connection: keep-alive\r\n"...)
 	}
 	return out
 }
 
 // Reply answers without an upstream. fields may be nil.
-func (x *Exchange) Reply(status int, body string, fields ...Pair) {
+func (x *Exchange) Reply(status int, body string, fields ...message.Pair) {
 	if x.Status != 0 {
 		x.keep, x.Truncated = false, true // a response has begun: it can only be cut
 		return
@@ -102,15 +104,15 @@ func (x *Exchange) Reply(status int, body string, fields ...Pair) {
 	x.keep = !x.slow && (x.mayKeep() || x.drainable())
 	x.Status = status
 	c.broken = nil
-	c.out = appendStatus(c.out[:0], status, http.StatusText(status))
+	c.out = message.AppendStatus(c.out[:0], status, http.StatusText(status))
 	for _, f := range fields {
-		c.out = appendField(c.out, f.Name, f.Value)
+		c.out = message.AppendField(c.out, f.Name, f.Value)
 	}
 	if body != "" {
-		c.out = appendField(c.out, "Content-Type", "text/plain")
+		c.out = message.AppendField(c.out, "Content-Type", "text/plain")
 	}
 	if status != http.StatusNoContent { // RFC 9110, section 8.6
-		c.out = appendLength(c.out, int64(len(body)))
+		c.out = message.AppendLength(c.out, int64(len(body)))
 	}
 	c.out = append(x.appendConnection(c.out), "\r\n"...)
 	if x.Request.Method != "HEAD" {
@@ -125,10 +127,10 @@ func (x *Exchange) Reply(status int, body string, fields ...Pair) {
 // drainable: nobody wanted the body, but it is short and on its way.
 func (x *Exchange) drainable() bool {
 	r := x.Request
-	if x.last || r.close || r.minor == 0 || x.server.draining.Load() || x.sending != nil || r.expect {
+	if x.last || !r.Keeps() || !r.HTTP11() || x.server.draining.Load() || x.sending != nil || r.ExpectsContinue() {
 		return false
 	}
-	return r.length >= 0 && r.length <= maxDrain
+	return r.Length() >= 0 && r.Length() <= maxDrain
 }
 
 // Settle ends what still runs for the exchange: a body that is being sent while its response is complete is given up.
@@ -173,7 +175,7 @@ func (x *Exchange) finish() bool {
 // refuse answers what could not be read.
 func refuse(c *Conn, status int) {
 	reason := http.StatusText(status)
-	c.out = appendStatus(c.out[:0], status, reason)
+	c.out = message.AppendStatus(c.out[:0], status, reason)
 	c.out = append(c.out, "Content-Type: text/plain\r\nConnection: close\r\nContent-Length: "...)
 	c.out = append(strconv.AppendInt(c.out, int64(len(reason)), 10), "\r\n\r\n"...)
 	c.out = append(c.out, reason...)

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
 // Handler answers the requests of one connection, one at a time.
@@ -28,7 +30,7 @@ type ServerConfig struct {
 type Limits struct {
 	Idle    time.Duration // until a request begins; 0: 1 h
 	Head    time.Duration // from its first byte to the end of its head; 0: 10 s
-	MaxHead int           // of a head, in bytes; 0: DefaultMaxHead
+	MaxHead int           // of a head, in bytes; 0: message.DefaultMaxHead
 }
 
 func (t Limits) orDefault() Limits {
@@ -149,9 +151,9 @@ func arrived(c *Conn) bool {
 func (s *Server) refuse(c *serverConn, h Handler, err error) {
 	status := http.StatusBadRequest
 	switch {
-	case errors.Is(err, ErrTooLarge):
+	case errors.Is(err, message.ErrTooLarge):
 		status = http.StatusRequestHeaderFieldsTooLarge
-	case errors.Is(err, ErrMalformed):
+	case errors.Is(err, message.ErrMalformed):
 	case isTimeout(err) && c.w > c.r:
 		status = http.StatusRequestTimeout
 	default:

@@ -4,20 +4,22 @@ import (
 	"io"
 	"net"
 	"time"
+
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
 // tunnel passes bytes both ways after 101, until both sides have ended or one has failed.
-func (x *Exchange) tunnel(up *Conn, e *Edit) error {
+func (x *Exchange) tunnel(up *Conn, e *message.Edit) error {
 	x.stopWatch()
 	x.keep, x.Status = false, 101
 	c, response := x.client, &up.response
 	up.wait, c.wait = nil, nil
 	up.readUntil(time.Time{})
 	c.readUntil(time.Time{})
-	c.out = appendStatus(c.out, response.Status, response.Reason)
-	c.out = appendFields(c.out, response.Fields, e)
+	c.out = message.AppendStatus(c.out, response.Status, response.Reason)
+	c.out = message.AppendFields(c.out, response.Fields, e)
 	c.out = append(c.out, "Connection: upgrade\r\n"...)
-	c.out = append(appendField(c.out, "Upgrade", response.upgrade), "\r\n"...)
+	c.out = append(message.AppendField(c.out, "Upgrade", response.Upgrade()), "\r\n"...)
 	c.out = append(c.out, up.buffered()...)
 	x.ResponseBytes = int64(len(up.buffered()))
 	if err := c.flush(); err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/periplus-mesh/periplus/proxy/authz"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
-	"github.com/periplus-mesh/periplus/proxy/http1"
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 	"github.com/periplus-mesh/periplus/proxy/record"
 	"github.com/periplus-mesh/periplus/proxy/route"
 )
@@ -298,7 +298,7 @@ func (x *stream) relay(ctx context.Context, up *upstream, response *http.Respons
 		x.copyBody(ctx, response.Body, watch)
 	}
 	for name, values := range response.Trailer {
-		if http1.Trailing(name) {
+		if message.Trailing(name) {
 			header[http.TrailerPrefix+name] = values
 		}
 	}

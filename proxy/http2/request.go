@@ -6,23 +6,23 @@ import (
 	"strings"
 
 	"github.com/periplus-mesh/periplus/proxy/forward"
-	"github.com/periplus-mesh/periplus/proxy/http1"
+	"github.com/periplus-mesh/periplus/proxy/http1/message"
 	"github.com/periplus-mesh/periplus/proxy/record"
 	"github.com/periplus-mesh/periplus/proxy/route"
 )
 
 // normalize completes the query. False: the request has been answered.
 func (x *stream) normalize() bool {
-	path, _, ok := http1.Normalize(nil, x.r.RequestURI)
+	path, _, ok := message.Normalize(nil, x.r.RequestURI)
 	fields := fieldsOf(x.r.Header)
 	switch {
-	case !ok, x.r.Method == http.MethodConnect, !http1.Sendable(x.r.Method, x.r.RequestURI, x.r.Host), !x.oneHost():
+	case !ok, x.r.Method == http.MethodConnect, !message.Sendable(x.r.Method, x.r.RequestURI, x.r.Host), !x.oneHost():
 		return x.refuse(http.StatusBadRequest, "http2.invalid_request")
-	case len(fields) > http1.MaxFields:
+	case len(fields) > message.MaxFields:
 		return x.refuse(http.StatusRequestHeaderFieldsTooLarge, "http2.too_many_headers")
 	}
 	for name := range x.r.Trailer {
-		if !http1.Trailing(name) {
+		if !message.Trailing(name) {
 			delete(x.r.Trailer, name) // before it has come, which is how net/http is told that nobody wants it
 		}
 	}

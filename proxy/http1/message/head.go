@@ -1,4 +1,4 @@
-package http1
+package message
 
 import (
 	"errors"
@@ -30,20 +30,23 @@ var (
 	ErrTooLarge = errors.New("head too large")
 )
 
-func malformed(what string) error { return fmt.Errorf("%w: %s", ErrMalformed, what) }
-func tooLarge(what string) error  { return fmt.Errorf("%w: %s", ErrTooLarge, what) }
+// Malformed wraps ErrMalformed and says what is.
+func Malformed(what string) error { return fmt.Errorf("%w: %s", ErrMalformed, what) }
 
-// Lengths of a body beside a byte count.
+// TooLarge wraps ErrTooLarge and says what is.
+func TooLarge(what string) error { return fmt.Errorf("%w: %s", ErrTooLarge, what) }
+
+// Lengths of a body beside a byte count: in chunks, or all until the connection ends.
 const (
-	chunked    = -1
-	untilClose = -2
+	Chunked    = -1
+	UntilClose = -2
 )
 
-// message is what both heads have.
-type message struct {
+// head is what both heads have.
+type head struct {
 	Fields []Field // as received; [Field.Forwarded] tells which go on
 	minor  byte    // HTTP/1.<minor>
-	length int64   // of the body, or chunked, or untilClose
+	length int64   // of the body, or Chunked, or UntilClose
 
 	lengths, encodings int  // how many of these fields there were
 	close, keepAlive   bool // tokens of Connection
@@ -53,12 +56,12 @@ type message struct {
 	seen               uint32 // bit per kind
 }
 
-func (m *message) reset() {
-	*m = message{Fields: m.Fields[:0]}
+func (m *head) reset() {
+	*m = head{Fields: m.Fields[:0]}
 }
 
 // Get returns the first value of a field, by any case of its name. Fields that end at this hop are not there.
-func (m *message) Get(name string) (string, bool) {
+func (m *head) Get(name string) (string, bool) {
 	for i := range m.Fields {
 		if m.Fields[i].kind != kindHop && equalFold(m.Fields[i].Name, name) {
 			return m.Fields[i].Value, true
@@ -68,10 +71,10 @@ func (m *message) Get(name string) (string, bool) {
 }
 
 // Len and At list the fields that go on; what does not is an empty name.
-func (m *message) Len() int { return len(m.Fields) }
+func (m *head) Len() int { return len(m.Fields) }
 
 // At returns field i.
-func (m *message) At(i int) (name, value string) {
+func (m *head) At(i int) (name, value string) {
 	if f := &m.Fields[i]; f.kind != kindHop && f.kind != kindConnection {
 		return f.Name, f.Value
 	}
@@ -79,13 +82,13 @@ func (m *message) At(i int) (name, value string) {
 }
 
 // Has tells whether there is a field.
-func (m *message) Has(name string) bool {
+func (m *head) Has(name string) bool {
 	_, ok := m.Get(name)
 	return ok
 }
 
 // find is Get for a field that the parser knows.
-func (m *message) find(k kind) (string, bool) {
+func (m *head) find(k kind) (string, bool) {
 	if m.seen&(1<<k) == 0 {
 		return "", false
 	}
@@ -97,9 +100,21 @@ func (m *message) find(k kind) (string, bool) {
 	return "", false
 }
 
-// Request is a request's head. Its strings are views, see the package's doc.
+// Length of the body in bytes, or Chunked or UntilClose; 0 if there can be none.
+func (m *head) Length() int64 { return m.length }
+
+// HTTP11 is false for a sender that speaks HTTP/1.0.
+func (m *head) HTTP11() bool { return m.minor == 1 }
+
+// ContentLength returns the field as it was received; a response to HEAD has one and no body.
+func (m *head) ContentLength() (string, bool) { return m.find(kindContentLength) }
+
+// Upgrade returns the protocol asked for, or switched to; "": none. Only a request without body can ask.
+func (m *head) Upgrade() string { return m.upgrade }
+
+// Request is a request's head. Its strings are views, see [View].
 type Request struct {
-	message
+	head
 	Method string
 	Target string // as sent
 	Host   string // the authority; of the absolute form if that was used, which then equals the Host field
@@ -126,8 +141,8 @@ func (r *Request) UserAgent() string {
 	return v
 }
 
-// Upgrade returns the protocol asked for, or "". Only a request without body can ask.
-func (r *Request) Upgrade() string { return r.upgrade }
+// ExpectsContinue tells whether the body comes only after 100 Continue was sent (RFC 9110, section 10.1.1).
+func (r *Request) ExpectsContinue() bool { return r.expect }
 
 // Idempotent tells whether the request may be sent twice without being asked (RFC 9110, section 9.2.2).
 func (r *Request) Idempotent() bool {
@@ -138,9 +153,9 @@ func (r *Request) Idempotent() bool {
 	return false
 }
 
-// Response is a response's head. Its strings are views, see the package's doc.
+// Response is a response's head. Its strings are views, see [View].
 type Response struct {
-	message
+	head
 	Status int
 	Reason string
 }

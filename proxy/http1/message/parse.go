@@ -1,13 +1,13 @@
-package http1
+package message
 
 import (
 	"bytes"
 	"strings"
 )
 
-// parseRequest reads a head that readHead delimited. scratch is where a path that is not normal is rewritten.
-func parseRequest(r *Request, head []byte, scratch []byte) ([]byte, error) {
-	r.message.reset()
+// ParseRequest reads a head that a [Scan] delimited. scratch is where a path that is not normal is rewritten.
+func ParseRequest(r *Request, head []byte, scratch []byte) ([]byte, error) {
+	r.head.reset()
 	line, rest := cutLine(head)
 	if err := r.parseLine(line); err != nil {
 		return scratch, err
@@ -24,7 +24,7 @@ func parseRequest(r *Request, head []byte, scratch []byte) ([]byte, error) {
 	return r.resolvePath(scratch)
 }
 
-// cutLine cuts the first line; readHead has seen to it that every line ends in CRLF.
+// cutLine cuts the first line; Scan has seen to it that every line ends in CRLF.
 func cutLine(b []byte) (line, rest []byte) {
 	i := bytes.IndexByte(b, '\n')
 	return b[:i-1], b[i+1:]
@@ -34,42 +34,42 @@ func cutLine(b []byte) (line, rest []byte) {
 func (r *Request) parseLine(line []byte) error {
 	method, rest, ok := bytes.Cut(line, []byte{' '})
 	if !ok || len(method) == 0 || !all(method, isToken) {
-		return malformed("method")
+		return Malformed("method")
 	}
 	target, version, ok := bytes.Cut(rest, []byte{' '})
 	switch {
 	case !ok || len(target) == 0:
-		return malformed("request line")
+		return Malformed("request line")
 	case len(target) > maxTarget:
-		return tooLarge("request target")
+		return TooLarge("request target")
 	case !all(target, isTarget):
-		return malformed("request target")
+		return Malformed("request target")
 	}
-	r.Method, r.Target = view(method), view(target)
+	r.Method, r.Target = View(method), View(target)
 	return r.parseVersion(version)
 }
 
-func (m *message) parseVersion(version []byte) error {
+func (m *head) parseVersion(version []byte) error {
 	switch string(version) {
 	case "HTTP/1.1":
 		m.minor = 1
 	case "HTTP/1.0":
 		m.minor = 0
 	default:
-		return malformed("version")
+		return Malformed("version")
 	}
 	return nil
 }
 
-func (m *message) parseFields(b []byte) error {
+func (m *head) parseFields(b []byte) error {
 	for len(b) > 2 { // the empty line is left
 		line, rest := cutLine(b)
-		f, err := parseField(line)
+		f, err := ParseField(line)
 		if err != nil {
 			return err
 		}
 		if len(m.Fields) == MaxFields {
-			return tooLarge("more than 100 fields")
+			return TooLarge("more than 100 fields")
 		}
 		f.kind = kindOf(f.Name)
 		m.Fields = append(m.Fields, f)
@@ -81,21 +81,21 @@ func (m *message) parseFields(b []byte) error {
 	return m.dropNamed()
 }
 
-// parseField: no space before the colon, no folding (RFC 9112, section 5).
-func parseField(line []byte) (Field, error) {
+// ParseField reads a header or trailer line: no space before the colon, no folding (RFC 9112, section 5).
+func ParseField(line []byte) (Field, error) {
 	colon := bytes.IndexByte(line, ':')
 	if colon <= 0 || !all(line[:colon], isToken) {
-		return Field{}, malformed("field name")
+		return Field{}, Malformed("field name")
 	}
 	value := trim(line[colon+1:])
 	if !all(value, isValue) {
-		return Field{}, malformed("field value")
+		return Field{}, Malformed("field value")
 	}
-	return Field{Name: view(line[:colon]), Value: view(value)}, nil
+	return Field{Name: View(line[:colon]), Value: View(value)}, nil
 }
 
 // note gathers what the fields say about the message itself.
-func (m *message) note(f Field) {
+func (m *head) note(f Field) {
 	m.seen |= 1 << f.kind
 	switch f.kind {
 	case kindConnection:
@@ -109,7 +109,7 @@ func (m *message) note(f Field) {
 	}
 }
 
-func (m *message) noteConnection(list string) {
+func (m *head) noteConnection(list string) {
 	for list != "" {
 		var t string
 		t, list = token(list)
@@ -127,7 +127,7 @@ func (m *message) noteConnection(list string) {
 }
 
 // dropNamed marks the fields that Connection names. One that names framing or routing is an attack.
-func (m *message) dropNamed() error {
+func (m *head) dropNamed() error {
 	if !m.named {
 		return nil
 	}
@@ -144,10 +144,10 @@ func (m *message) dropNamed() error {
 	return nil
 }
 
-func (m *message) dropField(name string) error {
+func (m *head) dropField(name string) error {
 	switch kindOf(name) {
 	case kindTransferEncoding, kindContentLength, kindHost:
-		return malformed("connection names " + strings.ToLower(name))
+		return Malformed("connection names " + strings.ToLower(name))
 	case kindOther, kindTE, kindRequestID, kindForwardedProto, kindUserAgent, kindClientCert:
 	default:
 		return nil
@@ -170,7 +170,7 @@ func (r *Request) resolveHost() error {
 		}
 	}
 	if hosts != 1 || !validHost(r.Host) {
-		return malformed("host")
+		return Malformed("host")
 	}
 	return nil
 }
@@ -216,10 +216,10 @@ func (r *Request) resolvePath(scratch []byte) ([]byte, error) {
 	path := r.Target
 	switch {
 	case r.Method == "CONNECT":
-		return scratch, malformed("connect is not offered")
+		return scratch, Malformed("connect is not offered")
 	case path == "*":
 		if r.Method != "OPTIONS" {
-			return scratch, malformed("request target")
+			return scratch, Malformed("request target")
 		}
 		r.Path, r.PathEnd = path, len(path)
 		return scratch, nil
@@ -231,7 +231,7 @@ func (r *Request) resolvePath(scratch []byte) ([]byte, error) {
 	}
 	normal, out, ok := Normalize(scratch, path)
 	if !ok {
-		return out, malformed("path")
+		return out, Malformed("path")
 	}
 	r.Path, r.PathEnd = normal, len(normal)
 	if i := strings.IndexByte(normal, '?'); i >= 0 {
@@ -248,14 +248,14 @@ func (r *Request) absolute() (string, error) {
 	case len(rest) > 8 && equalFold(rest[:8], "https://"):
 		rest = rest[8:]
 	default:
-		return "", malformed("request target")
+		return "", Malformed("request target")
 	}
 	host, path := rest, "/"
 	if slash := strings.IndexByte(rest, '/'); slash >= 0 {
 		host, path = rest[:slash], rest[slash:]
 	}
 	if !equalFold(host, r.Host) {
-		return "", malformed("host differs from the request target")
+		return "", Malformed("host differs from the request target")
 	}
 	return path, nil
 }

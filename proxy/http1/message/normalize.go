@@ -1,4 +1,4 @@
-package http1
+package message
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func Normalize(scratch []byte, target string) (normal string, out []byte, ok boo
 		return "", out, false
 	}
 	out = append(resolveDots(out), query...)
-	return view(out), out, true
+	return View(out), out, true
 }
 
 // isNormal is the fast way out: no escapes, no empty or dotted segments, nothing refused.

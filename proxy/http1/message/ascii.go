@@ -1,10 +1,10 @@
-package http1
+package message
 
 import "unsafe"
 
-// view makes a string of bytes that nobody changes while the string is in use: a head's, until the next message.
+// View makes a string of bytes that nobody changes while the string is in use: a head's, until the next message.
 // It is the only use of unsafe; it is what keeps a request free of allocations.
-func view(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+func View(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
 // class of a byte, as bits.
 const (

@@ -1,11 +1,11 @@
-package http1
+package message
 
 // frame decides how long a request's body is (RFC 9112, section 6.3), refusing whatever could be read two ways.
 func (r *Request) frame() error {
 	if err := r.frameCommon(); err != nil {
 		return err
 	}
-	if r.length == untilClose {
+	if r.length == UntilClose {
 		r.length = 0
 	}
 	if err := r.frameExpect(); err != nil {
@@ -31,44 +31,44 @@ func (r *Request) frameExpect() error {
 		return nil
 	}
 	if !equalFold(value, "100-continue") {
-		return malformed("expectation")
+		return Malformed("expectation")
 	}
 	r.expect = r.length != 0 && r.minor == 1
 	return nil
 }
 
-// frameCommon sets length, to untilClose if there is neither field.
-func (m *message) frameCommon() error {
-	m.length = untilClose
+// frameCommon sets length, to UntilClose if there is neither field.
+func (m *head) frameCommon() error {
+	m.length = UntilClose
 	switch {
 	case m.lengths > 1:
-		return malformed("several content-length")
+		return Malformed("several content-length")
 	case m.encodings > 1:
-		return malformed("several transfer-encoding")
+		return Malformed("several transfer-encoding")
 	case m.encodings == 1 && m.lengths == 1:
-		return malformed("content-length with transfer-encoding")
+		return Malformed("content-length with transfer-encoding")
 	case m.encodings == 1:
 		return m.frameEncoded()
 	case m.lengths == 1:
 		value, _ := m.find(kindContentLength)
 		n, ok := parseLength(value)
 		if !ok {
-			return malformed("content-length")
+			return Malformed("content-length")
 		}
 		m.length = n
 	}
 	return nil
 }
 
-func (m *message) frameEncoded() error {
+func (m *head) frameEncoded() error {
 	value, _ := m.find(kindTransferEncoding)
 	switch {
 	case m.minor == 0:
-		return malformed("transfer-encoding in HTTP/1.0")
+		return Malformed("transfer-encoding in HTTP/1.0")
 	case !equalFold(value, "chunked"):
-		return malformed("transfer-encoding")
+		return Malformed("transfer-encoding")
 	}
-	m.length = chunked
+	m.length = Chunked
 	return nil
 }
 
@@ -87,9 +87,9 @@ func parseLength(s string) (int64, bool) {
 	return n, true
 }
 
-// parseResponse reads a head that readHead delimited; method is that of the request it answers.
-func parseResponse(r *Response, head []byte, method string) error {
-	r.message.reset()
+// ParseResponse reads a head that a [Scan] delimited; method is that of the request it answers.
+func ParseResponse(r *Response, head []byte, method string) error {
+	r.head.reset()
 	line, rest := cutLine(head)
 	if err := r.parseLine(line); err != nil {
 		return err
@@ -112,7 +112,7 @@ func parseResponse(r *Response, head []byte, method string) error {
 // parseLine: HTTP-version SP 3DIGIT [SP reason] (RFC 9112, section 4).
 func (r *Response) parseLine(line []byte) error {
 	if len(line) < 12 || line[8] != ' ' || (len(line) > 12 && line[12] != ' ') {
-		return malformed("status line")
+		return Malformed("status line")
 	}
 	if err := r.parseVersion(line[:8]); err != nil {
 		return err
@@ -120,26 +120,26 @@ func (r *Response) parseLine(line []byte) error {
 	status := 0
 	for _, c := range line[9:12] {
 		if c < '0' || c > '9' {
-			return malformed("status")
+			return Malformed("status")
 		}
 		status = status*10 + int(c-'0')
 	}
 	if status < 100 || status > 599 {
-		return malformed("status")
+		return Malformed("status")
 	}
 	r.Status, r.Reason = status, ""
 	if len(line) > 13 {
 		if !all(line[13:], isValue) {
-			return malformed("reason")
+			return Malformed("reason")
 		}
-		r.Reason = view(line[13:])
+		r.Reason = View(line[13:])
 	}
 	return nil
 }
 
-// keeps tells whether the sender keeps the connection after this message (RFC 9112, section 9.3).
-func (m *message) keeps() bool {
-	if m.close || m.length == untilClose {
+// Keeps tells whether the sender keeps the connection after this message (RFC 9112, section 9.3).
+func (m *head) Keeps() bool {
+	if m.close || m.length == UntilClose {
 		return false
 	}
 	return m.minor == 1 || m.keepAlive
