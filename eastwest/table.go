@@ -9,6 +9,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/balance"
 	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/config/builder"
 )
 
 // listenerName is the listener resource that makes a gateway one; serverNamePrefix begins the clusters it routes to.
@@ -45,14 +46,14 @@ type upstream struct {
 
 // tables turns xDS updates into tables. It belongs to the goroutine of the xDS client; latest is for everybody.
 type tables struct {
-	builder *config.Builder
+	builder *builder.Builder
 	latest  atomic.Pointer[table]
 	// changed is told of each new table.
 	changed func(*table)
 }
 
 func newTables(changed func(*table)) *tables {
-	t := &tables{builder: config.NewBuilder(), changed: changed}
+	t := &tables{builder: builder.New(), changed: changed}
 	t.builder.CheckListener, t.builder.CheckCluster = checkListener, checkCluster
 	t.latest.Store(&table{})
 	return t

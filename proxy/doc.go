@@ -4,7 +4,7 @@
 // [Run] wires the parts together and owns every goroutine:
 //
 //	Workload API -> trust.Source ------------------------------+
-//	agent or controller -> ads -> config.Builder -> Config ----+-> listeners -> inbound, outbound -> forward, http2
+//	agent or controller -> ads -> config/builder -> Config ----+-> listeners -> inbound, outbound -> forward, http2
 //	application <- probe -> announcement -> agent              +-> health checks, admin
 //
 // Guarantees: with no control plane it serves what it last knew, from memory, and after a restart from disk. A

@@ -18,6 +18,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/config/builder"
 	"github.com/periplus-mesh/periplus/proxy/forward"
 	"github.com/periplus-mesh/periplus/proxy/health"
 	"github.com/periplus-mesh/periplus/proxy/http1"
@@ -36,7 +37,7 @@ type sidecar struct {
 	began  time.Time
 
 	mu      sync.Mutex // guards builder
-	builder *config.Builder
+	builder *builder.Builder
 	current watch.Value[*config.Config] // nil until the first update
 
 	clusters  *forward.Clusters
@@ -123,7 +124,7 @@ func identity(ctx, life context.Context, c *Config) (trust.Source, error) {
 }
 
 func newSidecar(life context.Context, c Config, source trust.Source) (*sidecar, error) {
-	s := &sidecar{config: c, source: source, builder: config.NewBuilder(), began: time.Now(), pipes: splice.NewPipes(64)}
+	s := &sidecar{config: c, source: source, builder: builder.New(), began: time.Now(), pipes: splice.NewPipes(64)}
 	material, _ := source.Get()
 	own := material.ID.String()
 	var err error

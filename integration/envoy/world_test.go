@@ -34,6 +34,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/config/builder"
 	"github.com/periplus-mesh/periplus/trust/trusttest"
 )
 
@@ -221,7 +222,7 @@ func (b *bench) accepted(v translate.View, objects []mesh.Object) error {
 
 // ownProxy gives a world to the mesh's own proxy.
 func ownProxy(w world) error {
-	builder := config.NewBuilder()
+	built := builder.New()
 	for _, t := range kinds {
 		u := config.Update{Type: t}
 		for name := range w.client.Names(w.snapshot, t) {
@@ -232,7 +233,7 @@ func ownProxy(w world) error {
 			}
 			u.Upserts = append(u.Upserts, config.Resource{Name: name, Version: resource.Version.String(), Body: packed.GetValue()})
 		}
-		if _, err := builder.Apply(u); err != nil {
+		if _, err := built.Apply(u); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package config
+package builder
 
 import (
 	"errors"
@@ -33,6 +33,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/proxy/config"
 )
 
 func packed(t testing.TB, m proto.Message) *anypb.Any {
@@ -139,11 +140,11 @@ func gatewayListener(t testing.TB) *listenerv3.Listener {
 	}}}
 }
 
-func one(t testing.TB, typ xds.Type, name string, m proto.Message) Update {
-	return Update{Type: typ, Upserts: []Resource{{Name: name, Body: body(t, m)}}}
+func one(t testing.TB, typ xds.Type, name string, m proto.Message) config.Update {
+	return config.Update{Type: typ, Upserts: []config.Resource{{Name: name, Body: body(t, m)}}}
 }
 
-func mustApply(t testing.TB, b *Builder, u Update) *Config {
+func mustApply(t testing.TB, b *Builder, u config.Update) *config.Config {
 	t.Helper()
 	c, err := b.Apply(u)
 	if err != nil {
@@ -153,7 +154,7 @@ func mustApply(t testing.TB, b *Builder, u Update) *Config {
 }
 
 func TestBuilderJoinsAndKeepsWhatDidNotChange(t *testing.T) {
-	b := NewBuilder()
+	b := New()
 	mustApply(t, b, one(t, xds.Cluster, "c", edsCluster(t, "c")))
 	mustApply(t, b, one(t, xds.Endpoints, "c", assignment("c", "10.0.0.1")))
 	mustApply(t, b, one(t, xds.Listener, "l", httpListener(t, "l", "outbound")))
@@ -178,18 +179,18 @@ func TestBuilderJoinsAndKeepsWhatDidNotChange(t *testing.T) {
 }
 
 func TestRemovalOfWhatIsReferredToIsNotBelieved(t *testing.T) {
-	b := NewBuilder()
+	b := New()
 	mustApply(t, b, one(t, xds.Cluster, "c", edsCluster(t, "c")))
 	mustApply(t, b, one(t, xds.Endpoints, "c", assignment("c", "10.0.0.1")))
 	mustApply(t, b, one(t, xds.Listener, "l", httpListener(t, "l", "outbound")))
 	mustApply(t, b, one(t, xds.Route, "outbound", routes("outbound", "c")))
-	mustApply(t, b, Update{Type: xds.Endpoints, Removed: []string{"c"}})
-	c := mustApply(t, b, Update{Type: xds.Route, Removed: []string{"outbound"}})
+	mustApply(t, b, config.Update{Type: xds.Endpoints, Removed: []string{"c"}})
+	c := mustApply(t, b, config.Update{Type: xds.Route, Removed: []string{"outbound"}})
 	if c.Clusters["c"].Endpoints == nil || c.Routes["outbound"] == nil {
 		t.Fatal("removed although referred to")
 	}
-	mustApply(t, b, Update{Type: xds.Cluster, Removed: []string{"c"}})
-	c = mustApply(t, b, Update{Type: xds.Listener, Removed: []string{"l"}})
+	mustApply(t, b, config.Update{Type: xds.Cluster, Removed: []string{"c"}})
+	c = mustApply(t, b, config.Update{Type: xds.Listener, Removed: []string{"l"}})
 	if len(c.Clusters)+len(c.Routes)+len(c.Listeners)+len(b.endpoints)+len(b.raw[xds.Route])+len(b.raw[xds.Endpoints]) != 0 {
 		t.Fatalf("something stayed: %+v", c)
 	}
@@ -197,14 +198,14 @@ func TestRemovalOfWhatIsReferredToIsNotBelieved(t *testing.T) {
 
 // What the control plane says does not exist is not waited for; what it has not spoken of is.
 func TestReadyWithoutWhatDoesNotExist(t *testing.T) {
-	b := NewBuilder()
+	b := New()
 	mustApply(t, b, one(t, xds.Cluster, "c", edsCluster(t, "c")))
 	mustApply(t, b, one(t, xds.Listener, "l", httpListener(t, "l", "outbound")))
-	mustApply(t, b, Update{Type: xds.Endpoints, Removed: []string{"c"}})
+	mustApply(t, b, config.Update{Type: xds.Endpoints, Removed: []string{"c"}})
 	if b.Latest().Ready {
 		t.Error("ready without routes")
 	}
-	if c := mustApply(t, b, Update{Type: xds.Route, Removed: []string{"outbound"}}); !c.Ready || c.Clusters["c"].Endpoints == nil || c.Routes["outbound"] == nil {
+	if c := mustApply(t, b, config.Update{Type: xds.Route, Removed: []string{"outbound"}}); !c.Ready || c.Clusters["c"].Endpoints == nil || c.Routes["outbound"] == nil {
 		t.Errorf("not ready though nothing is to come: %+v", c)
 	}
 	mustApply(t, b, one(t, xds.Endpoints, "c", assignment("c", "10.0.0.1")))
@@ -212,21 +213,21 @@ func TestReadyWithoutWhatDoesNotExist(t *testing.T) {
 	if len(c.Clusters["c"].Endpoints.Localities) != 1 || len(c.Routes["outbound"].VirtualHosts) != 1 {
 		t.Errorf("what came after all was not taken: %+v", c)
 	}
-	mustApply(t, b, Update{Type: xds.Listener, Removed: []string{"l"}})
-	if c := mustApply(t, b, Update{Type: xds.Route, Removed: []string{"other"}}); len(c.Routes) != 0 {
+	mustApply(t, b, config.Update{Type: xds.Listener, Removed: []string{"l"}})
+	if c := mustApply(t, b, config.Update{Type: xds.Route, Removed: []string{"other"}}); len(c.Routes) != 0 {
 		t.Errorf("routes of nobody: %v", c.Routes)
 	}
 }
 
 func TestChecksOfTheProxy(t *testing.T) {
-	b, refused := NewBuilder(), errors.New("not for me")
+	b, refused := New(), errors.New("not for me")
 	good := mustApply(t, b, one(t, xds.Cluster, "c", edsCluster(t, "c")))
 	listening := mustApply(t, b, one(t, xds.Listener, "eastwest", gatewayListener(t)))
-	b.CheckCluster = func(s *Settings) error { return refused }
-	b.CheckListener = func(l *Listener) error { return refused }
+	b.CheckCluster = func(s *config.Settings) error { return refused }
+	b.CheckListener = func(l *config.Listener) error { return refused }
 	cluster, listener := edsCluster(t, "c"), gatewayListener(t)
 	cluster.LbPolicy, listener.Address.GetSocketAddress().Address = clusterv3.Cluster_RANDOM, "127.0.0.2"
-	for _, u := range []Update{one(t, xds.Cluster, "c", cluster), one(t, xds.Listener, "eastwest", listener)} {
+	for _, u := range []config.Update{one(t, xds.Cluster, "c", cluster), one(t, xds.Listener, "eastwest", listener)} {
 		if _, err := b.Apply(u); !errors.Is(err, refused) {
 			t.Errorf("%s: got %v", u.Type, err)
 		}
@@ -237,12 +238,12 @@ func TestChecksOfTheProxy(t *testing.T) {
 }
 
 func TestOneBadResourceDoesNotHoldUpTheRest(t *testing.T) {
-	b := NewBuilder()
+	b := New()
 	good := mustApply(t, b, one(t, xds.Cluster, "bad", edsCluster(t, "bad")))
 	bad := edsCluster(t, "bad")
 	bad.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 	u := one(t, xds.Cluster, "bad", bad)
-	u.Upserts = append(u.Upserts, Resource{Name: "good", Body: body(t, edsCluster(t, "good"))})
+	u.Upserts = append(u.Upserts, config.Resource{Name: "good", Body: body(t, edsCluster(t, "good"))})
 	c, err := b.Apply(u)
 	if err == nil || !strings.Contains(err.Error(), `Cluster "bad": field "lb_policy"`) {
 		t.Fatalf("error is %v", err)
@@ -253,7 +254,7 @@ func TestOneBadResourceDoesNotHoldUpTheRest(t *testing.T) {
 }
 
 func TestDecoded(t *testing.T) {
-	b := NewBuilder()
+	b := New()
 	mustApply(t, b, one(t, xds.Cluster, "c", edsCluster(t, "c")))
 	mustApply(t, b, one(t, xds.Endpoints, "c", assignment("c", "10.0.0.1")))
 	mustApply(t, b, one(t, xds.Listener, "eastwest", gatewayListener(t)))
@@ -263,13 +264,13 @@ func TestDecoded(t *testing.T) {
 	if s.TLS.SNI != "outbound_.80_._.c" || s.TLS.SANs[0] != "spiffe://eu-west.mesh/ns/shop/sa/catalog" || s.TLS.ALPN[0] != "periplus-http/1.1" {
 		t.Errorf("TLS %+v", s.TLS)
 	}
-	if s.Balance.PanicPercent != 0 || !s.Balance.LocalityWeighted || s.Balance.Policy != LeastRequest {
+	if s.Balance.PanicPercent != 0 || !s.Balance.LocalityWeighted || s.Balance.Policy != config.LeastRequest {
 		t.Errorf("balance %+v", s.Balance)
 	}
 	if s.Outlier.Consecutive5xx != 7 || s.Outlier.MaxEjectionPercent != 10 || s.Outlier.Interval != 10*time.Second || s.Outlier.MaxEjection != 300*time.Second {
 		t.Errorf("outlier %+v", s.Outlier)
 	}
-	if s.Breakers[0] != (Breaker{MaxConnections: 1024, MaxPending: 1024, MaxRequests: 1024, MaxRetries: 3}) {
+	if s.Breakers[0] != (config.Breaker{MaxConnections: 1024, MaxPending: 1024, MaxRequests: 1024, MaxRetries: 3}) {
 		t.Errorf("breaker %+v", s.Breakers[0])
 	}
 	e := c.Clusters["c"].Endpoints.Localities[0].Endpoints[0]
@@ -280,15 +281,15 @@ func TestDecoded(t *testing.T) {
 		t.Errorf("gateway chain %+v", chain)
 	}
 	h := c.Listeners["l"].Chains[0].HTTP
-	if h.RouteName != "outbound" || h.RBAC[0].Action != RBACDeny || h.RBAC[0].Policies[0].Principals[0].Kind != Not || h.MaxHeaderKiB != 60 {
+	if h.RouteName != "outbound" || h.RBAC[0].Action != config.RBACDeny || h.RBAC[0].Policies[0].Principals[0].Kind != config.Not || h.MaxHeaderKiB != 60 {
 		t.Errorf("http %+v", h)
 	}
 	host := c.RoutesOf(h).VirtualHosts[0]
 	f := host.Routes[0].Forward
-	if host.Domains[0] != "catalog.shop" || f.Timeout != 0 || f.TotalWeight != 100 || f.Retry.On != RetryConnectFailure|RetryCodes || f.Retry.Codes[0] != 503 {
+	if host.Domains[0] != "catalog.shop" || f.Timeout != 0 || f.TotalWeight != 100 || f.Retry.On != config.RetryConnectFailure|config.RetryCodes || f.Retry.Codes[0] != 503 {
 		t.Errorf("route %+v %+v", host, f)
 	}
-	if ops := host.Routes[0].Headers.Request; len(ops) != 2 || ops[0] != (HeaderOp{Name: "x-a", Value: "100%"}) || ops[1] != (HeaderOp{Name: "x-kept"}) {
+	if ops := host.Routes[0].Headers.Request; len(ops) != 2 || ops[0] != (config.HeaderOp{Name: "x-a", Value: "100%"}) || ops[1] != (config.HeaderOp{Name: "x-kept"}) {
 		t.Errorf("headers %+v", ops)
 	}
 	fraction := edsCluster(t, "c")
@@ -305,23 +306,23 @@ func TestRefused(t *testing.T) {
 	}
 	hcm.UseRemoteAddress = wrapperspb.Bool(true)
 	trusting.FilterChains[0].Filters[0] = filter(t, "hcm", hcm)
-	cluster := func(change func(*clusterv3.Cluster)) Update {
+	cluster := func(change func(*clusterv3.Cluster)) config.Update {
 		c := edsCluster(t, "x")
 		change(c)
 		return one(t, xds.Cluster, "x", c)
 	}
-	route := func(change func(*routev3.RouteConfiguration)) Update {
+	route := func(change func(*routev3.RouteConfiguration)) config.Update {
 		r := routes("x", "c")
 		change(r)
 		return one(t, xds.Route, "x", r)
 	}
-	listener := func(change func(*listenerv3.Listener)) Update {
+	listener := func(change func(*listenerv3.Listener)) config.Update {
 		l := gatewayListener(t)
 		l.Name = "x"
 		change(l)
 		return one(t, xds.Listener, "x", l)
 	}
-	endpoints := func(change func(*endpointv3.ClusterLoadAssignment)) Update {
+	endpoints := func(change func(*endpointv3.ClusterLoadAssignment)) config.Update {
 		e := assignment("x", "10.0.0.1")
 		change(e)
 		return one(t, xds.Endpoints, "x", e)
@@ -333,11 +334,11 @@ func TestRefused(t *testing.T) {
 	byHostname := &clusterv3.Cluster_CommonLbConfig_ConsistentHashingLbConfig{UseHostnameForHashing: true}
 	tcpCheck := &corev3.HealthCheck{HealthChecker: &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}}
 	for name, test := range map[string]struct {
-		update Update
+		update config.Update
 		want   string
 	}{
-		"type":  {Update{Type: "x"}, "not supported"},
-		"bytes": {Update{Type: xds.Cluster, Upserts: []Resource{{Name: "x", Body: []byte{0xff}}}}, "cannot be decoded"},
+		"type":  {config.Update{Type: "x"}, "not supported"},
+		"bytes": {config.Update{Type: xds.Cluster, Upserts: []config.Resource{{Name: "x", Body: []byte{0xff}}}}, "cannot be decoded"},
 		"name":  {one(t, xds.Cluster, "y", edsCluster(t, "x")), `calls itself "x"`},
 		"private key": {cluster(func(c *clusterv3.Cluster) {
 			c.TransportSocket.ConfigType = &corev3.TransportSocket_TypedConfig{TypedConfig: privateKey}
@@ -403,7 +404,7 @@ func TestRefused(t *testing.T) {
 		}), "cannot be an endpoint"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := NewBuilder().Apply(test.update)
+			_, err := New().Apply(test.update)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("error is %v, want one with %q", err, test.want)
 			}
@@ -415,17 +416,17 @@ func TestRefused(t *testing.T) {
 func TestIncrementalEqualsFromScratch(t *testing.T) {
 	names := []string{"a", "b", "c"}
 	rapid.Check(t, func(rt *rapid.T) {
-		b := NewBuilder()
+		b := New()
 		for range rapid.IntRange(1, 30).Draw(rt, "steps") {
 			u := drawUpdate(t, rt, names)
 			if _, err := b.Apply(u); err != nil {
 				rt.Fatal(err)
 			}
 		}
-		again := NewBuilder()
+		again := New()
 		for _, typ := range types {
 			if b.answered[typ] {
-				mustApply(t, again, Update{Type: typ, Upserts: b.Resources(typ), Removed: slices.Collect(b.absent(typ))})
+				mustApply(t, again, config.Update{Type: typ, Upserts: b.Resources(typ), Removed: slices.Collect(b.absent(typ))})
 			}
 		}
 		if !reflect.DeepEqual(b.Latest(), again.Latest()) {
@@ -449,15 +450,15 @@ func (b *Builder) absent(typ xds.Type) iter.Seq[string] {
 	}
 }
 
-func drawUpdate(t *testing.T, rt *rapid.T, names []string) Update {
-	u := Update{Type: rapid.SampledFrom(types[:]).Draw(rt, "type")}
+func drawUpdate(t *testing.T, rt *rapid.T, names []string) config.Update {
+	u := config.Update{Type: rapid.SampledFrom(types[:]).Draw(rt, "type")}
 	for _, name := range names {
 		switch rapid.IntRange(0, 3).Draw(rt, "action") {
 		case 0:
 			u.Removed = append(u.Removed, name)
 		case 1:
 			variant := rapid.SampledFrom(names).Draw(rt, "variant")
-			u.Upserts = append(u.Upserts, Resource{Name: name, Body: body(t, drawn(t, u.Type, name, variant))})
+			u.Upserts = append(u.Upserts, config.Resource{Name: name, Body: body(t, drawn(t, u.Type, name, variant))})
 		}
 	}
 	return u
@@ -479,25 +480,4 @@ func drawn(t *testing.T, typ xds.Type, name, variant string) proto.Message {
 		return httpListener(t, name, variant)
 	}
 	return routes(name, variant)
-}
-
-func TestChainChoice(t *testing.T) {
-	exact := &FilterChain{Name: "exact", Match: ChainMatch{ServerNames: []string{"a.shop"}}}
-	wild := &FilterChain{Name: "wild", Match: ChainMatch{ServerNames: []string{"*.shop"}}}
-	plain := &FilterChain{Name: "plain", Match: ChainMatch{Transport: "raw_buffer"}}
-	alpn := &FilterChain{Name: "alpn", Match: ChainMatch{Transport: "tls", ALPN: []string{"h2"}}}
-	l := &Listener{Chains: []*FilterChain{plain, wild, exact, alpn}, Default: &FilterChain{Name: "default"}}
-	for _, test := range []struct {
-		sni  string
-		tls  bool
-		alpn []string
-		want string
-	}{
-		{"a.shop", true, nil, "exact"}, {"b.shop", true, []string{"h2"}, "wild"}, {"x", true, []string{"h2"}, "alpn"},
-		{"", false, nil, "plain"}, {"x", true, nil, "default"}, {".shop", true, nil, "default"},
-	} {
-		if got := l.Chain(1, test.sni, test.tls, test.alpn); got.Name != test.want {
-			t.Errorf("%+v: chain %q", test, got.Name)
-		}
-	}
 }

@@ -1,4 +1,4 @@
-package config
+package builder
 
 import (
 	"errors"
@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -15,72 +14,66 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/periplus-mesh/periplus/internal/xds"
+	"github.com/periplus-mesh/periplus/proxy/config"
+	"github.com/periplus-mesh/periplus/proxy/config/downstream"
+	"github.com/periplus-mesh/periplus/proxy/config/field"
+	"github.com/periplus-mesh/periplus/proxy/config/upstream"
 )
 
-// Update is a change of resources of one type.
-type Update struct {
-	Type    xds.Type
-	Upserts []Resource
-	Removed []string
-}
-
-// Resource is one resource as it came.
-type Resource struct {
-	Name    string
-	Version string
-	Body    []byte // the marshalled message, without its Any; not modified, and kept for [Builder.Resources]
-	// Updated is when it came.
-	Updated time.Time
-}
+// Limits on what is kept of a control plane, ours included: what exceeds them is refused.
+const (
+	maxResourceBytes = 8 << 20
+	maxResources     = 50_000 // of one type
+)
 
 // types are what a Builder takes, in the order in which xDS servers send them.
 var types = [...]xds.Type{xds.Cluster, xds.Endpoints, xds.Listener, xds.Route}
 
-// Builder turns updates into configs. The zero value is not usable, see [NewBuilder]; it has one user at a time.
+// Builder turns updates into configs. The zero value is not usable, see [New]; it has one user at a time.
 type Builder struct {
 	// CheckListener and CheckCluster, if set, refuse what decodes well and is not for this proxy: the last good version
 	// stays, as with what cannot be decoded. They are set before the first Apply.
-	CheckListener func(*Listener) error
-	CheckCluster  func(*Settings) error
+	CheckListener func(*config.Listener) error
+	CheckCluster  func(*config.Settings) error
 
-	raw       map[xds.Type]map[string]Resource // accepted, by name
+	raw       map[xds.Type]map[string]config.Resource // accepted, by name
 	answered  map[xds.Type]bool
-	settings  map[string]*Settings
-	inline    map[string]*Endpoints // of clusters with endpoints in them
-	endpoints map[string]*Endpoints // by EDS name
-	watchers  map[string][]string   // EDS name -> clusters
-	latest    *Config
+	settings  map[string]*config.Settings
+	inline    map[string]*config.Endpoints // of clusters with endpoints in them
+	endpoints map[string]*config.Endpoints // by EDS name
+	watchers  map[string][]string          // EDS name -> clusters
+	latest    *config.Config
 }
 
-// NewBuilder returns a Builder whose latest Config is empty.
-func NewBuilder() *Builder {
+// New returns a Builder whose latest Config is empty.
+func New() *Builder {
 	b := &Builder{
-		raw: map[xds.Type]map[string]Resource{}, answered: map[xds.Type]bool{},
-		settings: map[string]*Settings{}, inline: map[string]*Endpoints{}, endpoints: map[string]*Endpoints{},
+		raw: map[xds.Type]map[string]config.Resource{}, answered: map[xds.Type]bool{},
+		settings: map[string]*config.Settings{}, inline: map[string]*config.Endpoints{}, endpoints: map[string]*config.Endpoints{},
 		watchers: map[string][]string{},
-		latest:   &Config{Listeners: map[string]*Listener{}, Routes: map[string]*RouteTable{}, Clusters: map[string]*Cluster{}},
+		latest:   &config.Config{Listeners: map[string]*config.Listener{}, Routes: map[string]*config.RouteTable{}, Clusters: map[string]*config.Cluster{}},
 	}
 	for _, t := range types {
-		b.raw[t] = map[string]Resource{}
+		b.raw[t] = map[string]config.Resource{}
 	}
 	return b
 }
 
 // Latest returns the newest config.
-func (b *Builder) Latest() *Config { return b.latest }
+func (b *Builder) Latest() *config.Config { return b.latest }
 
 // Resources returns what is accepted of a type, sorted by name.
-func (b *Builder) Resources(t xds.Type) []Resource {
-	return slices.SortedFunc(maps.Values(b.raw[t]), func(a, c Resource) int { return strings.Compare(a.Name, c.Name) })
+func (b *Builder) Resources(t xds.Type) []config.Resource {
+	return slices.SortedFunc(maps.Values(b.raw[t]), func(a, c config.Resource) int { return strings.Compare(a.Name, c.Name) })
 }
 
 // Apply takes in what is good of an update and returns the next config. The error names each resource that is
 // refused; its last good version stays.
-func (b *Builder) Apply(u Update) (*Config, error) {
+func (b *Builder) Apply(u config.Update) (*config.Config, error) {
 	if b.raw[u.Type] == nil {
 		return b.latest, fmt.Errorf("resource type %q is not supported", u.Type)
 	}
-	next := &Config{Listeners: b.latest.Listeners, Routes: b.latest.Routes, Clusters: b.latest.Clusters}
+	next := &config.Config{Listeners: b.latest.Listeners, Routes: b.latest.Routes, Clusters: b.latest.Clusters}
 	var problems []error
 	b.copyOnWrite(next, u.Type)
 	for _, name := range u.Removed {
@@ -88,7 +81,7 @@ func (b *Builder) Apply(u Update) (*Config, error) {
 	}
 	for _, r := range u.Upserts {
 		if err := b.upsert(next, u.Type, r); err != nil {
-			problems = append(problems, Refusal{u.Type, r.Name, err})
+			problems = append(problems, config.Refusal{Type: u.Type, Name: r.Name, Err: err})
 		}
 	}
 	b.answered[u.Type] = true
@@ -98,23 +91,7 @@ func (b *Builder) Apply(u Update) (*Config, error) {
 	return next, errors.Join(problems...)
 }
 
-// Refusal is why one resource was not taken in.
-type Refusal struct {
-	Type xds.Type
-	Name string
-	Err  error
-}
-
-func (r Refusal) Error() string { return fmt.Sprintf("%s %q: %v", short(r.Type), r.Name, r.Err) }
-func (r Refusal) Unwrap() error { return r.Err }
-
-// Refused is the resource's name.
-func (r Refusal) Refused() string { return r.Name }
-
-// short is the last part of a type URL: "Cluster".
-func short(t xds.Type) string { return string(t[strings.LastIndexByte(string(t), '.')+1:]) }
-
-func (b *Builder) copyOnWrite(next *Config, t xds.Type) {
+func (b *Builder) copyOnWrite(next *config.Config, t xds.Type) {
 	switch t {
 	case xds.Cluster, xds.Endpoints:
 		next.Clusters = maps.Clone(next.Clusters)
@@ -125,7 +102,7 @@ func (b *Builder) copyOnWrite(next *Config, t xds.Type) {
 	}
 }
 
-func (b *Builder) upsert(next *Config, t xds.Type, r Resource) error {
+func (b *Builder) upsert(next *config.Config, t xds.Type, r config.Resource) error {
 	if old, ok := b.raw[t][r.Name]; ok && string(old.Body) == string(r.Body) {
 		return nil // pointer-identical
 	}
@@ -144,8 +121,8 @@ func (b *Builder) upsert(next *Config, t xds.Type, r Resource) error {
 	return nil
 }
 
-func (b *Builder) decode(next *Config, t xds.Type, r Resource) error {
-	p := newProblems()
+func (b *Builder) decode(next *config.Config, t xds.Type, r config.Resource) error {
+	p := field.New()
 	switch t {
 	case xds.Cluster:
 		return b.setCluster(next, p, r)
@@ -154,8 +131,8 @@ func (b *Builder) decode(next *Config, t xds.Type, r Resource) error {
 		if err := unmarshal(r, pb, pb.GetClusterName); err != nil {
 			return err
 		}
-		endpoints := decodeEndpoints(p, pb, false)
-		if p.err() == nil {
+		endpoints := upstream.Endpoints(p, pb, false)
+		if p.Err() == nil {
 			b.setEndpoints(next, r.Name, endpoints)
 		}
 	case xds.Listener:
@@ -163,9 +140,9 @@ func (b *Builder) decode(next *Config, t xds.Type, r Resource) error {
 		if err := unmarshal(r, pb, pb.GetName); err != nil {
 			return err
 		}
-		listener := decodeListener(p, pb)
-		if p.err() != nil {
-			return p.err()
+		listener := downstream.Listener(p, pb)
+		if p.Err() != nil {
+			return p.Err()
 		}
 		if err := check(b.CheckListener, listener); err != nil {
 			return err
@@ -176,12 +153,12 @@ func (b *Builder) decode(next *Config, t xds.Type, r Resource) error {
 		if err := unmarshal(r, pb, pb.GetName); err != nil {
 			return err
 		}
-		table := decodeRouteTable(p, pb)
-		if p.err() == nil {
+		table := downstream.RouteTable(p, pb)
+		if p.Err() == nil {
 			next.Routes[r.Name] = table
 		}
 	}
-	return p.err()
+	return p.Err()
 }
 
 // check asks a proxy that has something to say.
@@ -193,7 +170,7 @@ func check[T any](ask func(T) error, what T) error {
 }
 
 // unmarshal also checks that the resource is called what the transport calls it.
-func unmarshal(r Resource, pb proto.Message, name func() string) error {
+func unmarshal(r config.Resource, pb proto.Message, name func() string) error {
 	if err := proto.Unmarshal(r.Body, pb); err != nil {
 		return errors.New("cannot be decoded")
 	}
@@ -203,14 +180,14 @@ func unmarshal(r Resource, pb proto.Message, name func() string) error {
 	return nil
 }
 
-func (b *Builder) setCluster(next *Config, p problems, r Resource) error {
+func (b *Builder) setCluster(next *config.Config, p field.Problems, r config.Resource) error {
 	pb := new(clusterv3.Cluster)
 	if err := unmarshal(r, pb, pb.GetName); err != nil {
 		return err
 	}
-	settings, inline := decodeCluster(p, pb)
-	if p.err() != nil {
-		return p.err()
+	settings, inline := upstream.Cluster(p, pb)
+	if p.Err() != nil {
+		return p.Err()
 	}
 	if err := check(b.CheckCluster, settings); err != nil {
 		return err
@@ -218,7 +195,7 @@ func (b *Builder) setCluster(next *Config, p problems, r Resource) error {
 	b.unwatch(r.Name)
 	b.settings[r.Name] = settings
 	delete(b.inline, r.Name)
-	if settings.Discovery == EDS {
+	if settings.Discovery == config.EDS {
 		b.watchers[settings.EDSName] = append(b.watchers[settings.EDSName], r.Name)
 	} else {
 		b.inline[r.Name] = inline
@@ -228,16 +205,16 @@ func (b *Builder) setCluster(next *Config, p problems, r Resource) error {
 }
 
 // join makes a cluster of its parts.
-func (b *Builder) join(next *Config, name string) {
+func (b *Builder) join(next *config.Config, name string) {
 	settings := b.settings[name]
 	endpoints := b.inline[name]
-	if settings.Discovery == EDS {
+	if settings.Discovery == config.EDS {
 		endpoints = b.endpoints[settings.EDSName]
 	}
-	next.Clusters[name] = &Cluster{Name: name, Settings: settings, Endpoints: endpoints}
+	next.Clusters[name] = &config.Cluster{Name: name, Settings: settings, Endpoints: endpoints}
 }
 
-func (b *Builder) setEndpoints(next *Config, name string, endpoints *Endpoints) {
+func (b *Builder) setEndpoints(next *config.Config, name string, endpoints *config.Endpoints) {
 	b.endpoints[name] = endpoints
 	for _, cluster := range b.watchers[name] {
 		b.join(next, cluster)
@@ -245,7 +222,7 @@ func (b *Builder) setEndpoints(next *Config, name string, endpoints *Endpoints) 
 }
 
 func (b *Builder) unwatch(cluster string) {
-	if old := b.settings[cluster]; old != nil && old.Discovery == EDS {
+	if old := b.settings[cluster]; old != nil && old.Discovery == config.EDS {
 		rest := slices.DeleteFunc(b.watchers[old.EDSName], func(name string) bool { return name == cluster })
 		if b.watchers[old.EDSName] = rest; len(rest) == 0 {
 			delete(b.watchers, old.EDSName)
@@ -255,7 +232,7 @@ func (b *Builder) unwatch(cluster string) {
 
 // remove believes the removal of clusters and listeners. Endpoints and routes that are there go in forget, with the last
 // that refers to them; of others it is now known that there are none, and nobody waits for them any longer.
-func (b *Builder) remove(next *Config, t xds.Type, name string) {
+func (b *Builder) remove(next *config.Config, t xds.Type, name string) {
 	switch t {
 	case xds.Cluster:
 		b.unwatch(name)
@@ -268,17 +245,17 @@ func (b *Builder) remove(next *Config, t xds.Type, name string) {
 		delete(b.raw[t], name)
 	case xds.Endpoints:
 		if b.endpoints[name] == nil {
-			b.setEndpoints(next, name, &Endpoints{Name: name, Overprovisioning: defaultOverprovisioning})
+			b.setEndpoints(next, name, &config.Endpoints{Name: name, Overprovisioning: upstream.DefaultOverprovisioning})
 		}
 	case xds.Route:
 		if next.Routes[name] == nil {
-			next.Routes[name] = &RouteTable{Name: name}
+			next.Routes[name] = &config.RouteTable{Name: name}
 		}
 	}
 }
 
 // forget drops endpoints and routes that nothing refers to any more.
-func (b *Builder) forget(next *Config, t xds.Type) {
+func (b *Builder) forget(next *config.Config, t xds.Type) {
 	switch t {
 	case xds.Cluster, xds.Endpoints:
 		for name := range b.endpoints {
@@ -292,20 +269,20 @@ func (b *Builder) forget(next *Config, t xds.Type) {
 	}
 }
 
-func (b *Builder) forgetRoutes(next *Config) {
+func (b *Builder) forgetRoutes(next *config.Config) {
 	if !b.answered[xds.Listener] {
 		return
 	}
 	used := routeNames(next)
 	unused := func(name string) bool { return !used[name] }
-	maps.DeleteFunc(b.raw[xds.Route], func(name string, _ Resource) bool { return unused(name) })
+	maps.DeleteFunc(b.raw[xds.Route], func(name string, _ config.Resource) bool { return unused(name) })
 	if slices.ContainsFunc(slices.Collect(maps.Keys(next.Routes)), unused) {
 		next.Routes = maps.Clone(next.Routes)
-		maps.DeleteFunc(next.Routes, func(name string, _ *RouteTable) bool { return unused(name) })
+		maps.DeleteFunc(next.Routes, func(name string, _ *config.RouteTable) bool { return unused(name) })
 	}
 }
 
-func routeNames(c *Config) map[string]bool {
+func routeNames(c *config.Config) map[string]bool {
 	used := map[string]bool{}
 	for _, listener := range c.Listeners {
 		for _, chain := range append(listener.Chains[:len(listener.Chains):len(listener.Chains)], listener.Default) {
@@ -318,7 +295,7 @@ func routeNames(c *Config) map[string]bool {
 }
 
 // ready: listeners have come (and so, by the order of xDS, clusters before them), and whatever they refer to.
-func (b *Builder) ready(c *Config) bool {
+func (b *Builder) ready(c *config.Config) bool {
 	if !b.answered[xds.Listener] {
 		return false
 	}
