@@ -1,13 +1,27 @@
 package main
 
 import (
-	"strings"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"github.com/periplus-mesh/periplus/cmd/internal/agentflags"
 	"github.com/periplus-mesh/periplus/cmd/internal/dataplane"
+	"github.com/periplus-mesh/periplus/cmd/internal/etcdflags"
+	"github.com/periplus-mesh/periplus/cmd/internal/operator"
 	"github.com/periplus-mesh/periplus/cmd/internal/process"
-	"github.com/periplus-mesh/periplus/internal/cli"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/authority"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/cluster"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/contexts"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/demo"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/envoy"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/global"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/grpc"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/inspect"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/policy"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/svid"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/up"
+	"github.com/periplus-mesh/periplus/cmd/periplus/internal/workload"
 )
 
 func main() { process.Main(root()) }
@@ -25,41 +39,26 @@ Start with 'periplus up': a three-region mesh on this machine, to look at and to
 		&cobra.Group{ID: "operate", Title: "Operate a mesh:"},
 		&cobra.Group{ID: "run", Title: "Run a part of it:"},
 	)
-	command.PersistentFlags().String("context", "", "the mesh to talk to, of those in the contexts file (or $"+cli.EnvContext+")")
+	operator.ContextFlag(command)
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {
 			c.GroupID = group
 			command.AddCommand(c)
 		}
 	}
-	add("start", upCommand(), downCommand())
-	add("operate", clusterCommand(), policyCommand(), explainCommand(), servicesCommand(), workloadCommand(), trustCommand(), dashboardCommand(), configCommand())
-	add("run", globalCommand(), agentCommand(), dataplane.Sidecar(), dataplane.EastWest(), authorityCommand(), demoCommand(), envoyCommand(), svidCommand(), grpcCommand())
-	command.AddCommand(versionCommand())
+	add("start", up.Up(), up.Down())
+	add("operate", cluster.Command(), policy.Command(), inspect.Explain(), inspect.Services(), workload.Command(), inspect.Trust(), inspect.Dashboard(), contexts.Command())
+	add("run", global.Command(), agentflags.Command("agent", etcdflags.Source()), dataplane.Sidecar(), dataplane.EastWest(), authority.Command(),
+		demo.Command(), envoy.Command(), svid.Command(), grpc.Command())
+	command.AddCommand(version())
 	return command
 }
 
-// connectTo makes a client of the mesh that --context and the contexts file say.
-func connectTo(command *cobra.Command) (*cli.Client, error) {
-	path, err := cli.ConfigPath()
-	if err != nil {
-		return nil, err
+func version() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(c *cobra.Command, _ []string) {
+			fmt.Fprintln(c.OutOrStdout(), "periplus "+process.Version())
+		},
 	}
-	config, err := cli.LoadConfig(path)
-	if err != nil {
-		return nil, cli.Exit(cli.ExitData, err)
-	}
-	name, _ := command.Flags().GetString("context")
-	context, err := config.Pick(name)
-	if err != nil {
-		return nil, err
-	}
-	return context.Connect()
-}
-
-// outputFlag adds -o to a command that prints lists.
-func outputFlag(command *cobra.Command) *string {
-	output := command.Flags().StringP("output", "o", "table", "how to print: "+strings.Join(cli.Formats(), ", "))
-	command.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(cli.Formats(), cobra.ShellCompDirectiveNoFileComp))
-	return output
 }

@@ -1,0 +1,2 @@
+// Package grpc is the command that prints the bootstrap of gRPC clients without a sidecar.
+package grpc

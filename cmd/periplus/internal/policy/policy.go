@@ -1,0 +1,122 @@
+package policy
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/cmd/internal/operator"
+	"github.com/periplus-mesh/periplus/cmd/internal/output"
+	"github.com/periplus-mesh/periplus/internal/cli"
+)
+
+// Command is "periplus policy".
+func Command() *cobra.Command {
+	command := &cobra.Command{Use: "policy", Aliases: []string{"policies"}, Short: "Apply policies to the whole mesh, and see their history"}
+	command.AddCommand(apply(), get(), remove(), history())
+	return command
+}
+
+var kinds = []string{"DestinationRule", "VirtualService", "AuthorizationPolicy"}
+
+func get() *cobra.Command {
+	var namespace string
+	command := &cobra.Command{
+		Use: "get [KIND [NAME]]", Short: "List the policies in force", Args: cobra.MaximumNArgs(2), ValidArgsFunction: names,
+		Example: "  periplus policy get\n  periplus policy get virtualservice catalog -n shop -o yaml",
+	}
+	format := output.ListFlag(command)
+	command.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace (default: all)")
+	command.RunE = func(c *cobra.Command, args []string) error {
+		client, err := operator.Connect(c)
+		if err != nil {
+			return err
+		}
+		args = append(args, "", "")
+		response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: args[0], Namespace: namespace, Name: args[1]}))
+		if err != nil {
+			return err
+		}
+		items := response.Msg.GetItems()
+		if args[1] != "" && len(items) == 0 {
+			return cli.Exit(cli.ExitData, fmt.Errorf("%s %q not found", args[0], args[1]))
+		}
+		if args[1] != "" && *format == "yaml" { // one policy by name: the document as it was given
+			for _, p := range items {
+				fmt.Fprintf(c.OutOrStdout(), "%s\n", strings.TrimRight(string(p.GetSource()), "\n"))
+			}
+			return nil
+		}
+		return printPolicies(c.OutOrStdout(), *format, items)
+	}
+	return command
+}
+
+func printPolicies(w io.Writer, output string, items []*pb.Policy) error {
+	list := cli.List{Kind: "Policy", Columns: []cli.Column{
+		{Title: "KIND"}, {Title: "NAMESPACE"}, {Title: "NAME"}, {Title: "REVISION"}, {Title: "CLUSTERS"}, {Title: "AUTHOR", Wide: true}, {Title: "DIGEST", Wide: true},
+	}}
+	for _, p := range items {
+		clusters := strings.Join(p.GetClusters(), ",")
+		if clusters == "" {
+			clusters = "all"
+		}
+		list.Rows = append(list.Rows, cli.Row{Name: p.GetNamespace() + "/" + p.GetName(), Item: p, Cells: []string{
+			p.GetKind(), p.GetNamespace(), p.GetName(), fmt.Sprint(p.GetRevision()), clusters, p.GetAuthor(), short(p.GetDigest()),
+		}})
+	}
+	return list.Print(w, output)
+}
+
+func short(digest string) string {
+	if len(digest) > 12 {
+		return digest[:12]
+	}
+	return digest
+}
+
+func remove() *cobra.Command {
+	var namespace string
+	command := &cobra.Command{
+		Use: "delete KIND NAME", Short: "Delete a policy", Args: cobra.ExactArgs(2), ValidArgsFunction: names,
+		RunE: func(c *cobra.Command, args []string) error {
+			client, err := operator.Connect(c)
+			if err != nil {
+				return err
+			}
+			response, err := client.Policies.DeletePolicy(c.Context(), connect.NewRequest(&pb.DeletePolicyRequest{Kind: args[0], Namespace: namespace, Name: args[1]}))
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s %s/%s deleted (revision %d)\n", strings.ToLower(args[0]), namespace, args[1], response.Msg.GetRevision())
+			return nil
+		},
+	}
+	command.Flags().StringVarP(&namespace, "namespace", "n", "default", "namespace of the policy")
+	return command
+}
+
+// names completes kinds, then names in force.
+func names(c *cobra.Command, args []string, prefix string) (names []string, _ cobra.ShellCompDirective) {
+	if len(args) == 0 {
+		return kinds, cobra.ShellCompDirectiveNoFileComp
+	}
+	client, err := operator.Connect(c)
+	if err != nil || len(args) > 1 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: args[0]}))
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	for _, p := range response.Msg.GetItems() {
+		if strings.HasPrefix(p.GetName(), prefix) {
+			names = append(names, p.GetName())
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
