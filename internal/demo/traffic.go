@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -24,7 +25,7 @@ type Visitor struct {
 type TrafficConfig struct {
 	Visitors []Visitor
 	Service  string // who is asked, "storefront.shop"
-	// PerSecond is the rate of each visitor, open loop: a slow answer delays no later request. 0: 10.
+	// PerSecond is the rate of each visitor, open loop: a slow answer delays no later request. At most 10 000; 0: 10.
 	PerSecond float64
 	Listener  net.Listener // serves Stats as JSON at /stats
 }
@@ -77,10 +78,15 @@ type recorder struct {
 	last         string   // guarded by mu
 }
 
+const maxPerSecond = 10_000
+
 // RunTraffic sends until ctx ends.
 func RunTraffic(ctx context.Context, c TrafficConfig) error {
 	if c.PerSecond == 0 {
 		c.PerSecond = 10
+	}
+	if !(c.PerSecond > 0 && c.PerSecond <= maxPerSecond) { // NaN neither
+		return fmt.Errorf("visitors: %v requests per second: want more than 0, and at most %d", c.PerSecond, maxPerSecond)
 	}
 	var r recorder
 	group, ctx := errgroup.WithContext(ctx)

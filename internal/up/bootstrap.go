@@ -19,14 +19,8 @@ import (
 
 // prepare makes what must be there before the first process: keys, binaries, service files, the context.
 func (r *runner) prepare(context.Context) error {
-	if !exists(r.plan.path("pki"), "root.crt") {
-		var replicas []string
-		for i := range controllers {
-			replicas = append(replicas, r.plan.controllerName(i))
-		}
-		if err := pki.Init(r.plan.path("pki"), planeDomain, replicas, []string{"up"}); err != nil {
-			return err
-		}
+	if err := r.plan.keys(); err != nil {
+		return err
 	}
 	if err := r.plan.installBinaries(); err != nil {
 		return err
@@ -35,6 +29,19 @@ func (r *runner) prepare(context.Context) error {
 		return err
 	}
 	return r.enterContext()
+}
+
+// keys makes the control plane's, or those that a start which was cut off has not made.
+func (p *Plan) keys() error {
+	dir, replicas, operators := p.path("pki"), []string(nil), []string{"up"}
+	for i := range controllers {
+		replicas = append(replicas, p.controllerName(i))
+	}
+	if !pki.Exists(dir) {
+		return pki.Init(dir, planeDomain, replicas, operators)
+	}
+	_, err := pki.Add(dir, planeDomain, replicas, operators)
+	return err
 }
 
 // authorities starts them and gives every workload its entry: which binary path is which SPIFFE ID.

@@ -7,11 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -34,7 +38,12 @@ func (r *runner) serveControl(ctx context.Context, down context.CancelFunc) erro
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, _ *http.Request) { json.NewEncoder(w).Encode(r.report()) })
-	mux.HandleFunc("POST /down", func(http.ResponseWriter, *http.Request) { down() })
+	mux.HandleFunc("POST /down", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "0") // the answer is whole before the end closes the connection
+		w.WriteHeader(http.StatusOK)
+		http.NewResponseController(w).Flush()
+		down()
+	})
 	mux.HandleFunc("POST /process/{name}/{action}", func(w http.ResponseWriter, q *http.Request) {
 		if err := r.act(q.PathValue("name"), q.PathValue("action")); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -73,7 +82,10 @@ type Control struct {
 	dir    string
 }
 
-// NewControl of the mesh in dir; "" is the default folder.
+// answerTimeout bounds the wait for a call's answer: stopping a process takes [stopTimeout] at most.
+const answerTimeout = 2 * stopTimeout
+
+// NewControl of the mesh in dir; "" is the default folder. Nothing is dialled yet.
 func NewControl(dir string) (*Control, error) {
 	if dir == "" {
 		var err error
@@ -85,8 +97,17 @@ func NewControl(dir string) (*Control, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socketPath(dir))
 	}
-	return &Control{&http.Client{Transport: &http.Transport{DialContext: dial}}, dir}, nil
+	return &Control{&http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: answerTimeout}, dir}, nil
 }
+
+// ErrNoAnswer is in every error of a Control whose mesh does not run or does not answer, so that what was asked for may
+// have been done or not.
+var ErrNoAnswer = errors.New("no answer")
+
+type noAnswer struct{ error }
+
+func (noAnswer) Is(target error) bool { return target == ErrNoAnswer }
+func (e noAnswer) Unwrap() error      { return e.error }
 
 // Report of the running mesh.
 func (c *Control) Report(ctx context.Context) (*Report, error) {
@@ -100,7 +121,7 @@ func (c *Control) Report(ctx context.Context) (*Report, error) {
 
 // Act does start, stop, kill, pause or resume to a process.
 func (c *Control) Act(ctx context.Context, action, name string) error {
-	_, err := c.call(ctx, http.MethodPost, "/process/"+name+"/"+action)
+	_, err := c.call(ctx, http.MethodPost, "/process/"+url.PathEscape(name)+"/"+action)
 	return err
 }
 
@@ -128,8 +149,11 @@ func (c *Control) call(ctx context.Context, method, path string) ([]byte, error)
 		return nil, err
 	}
 	response, err := c.client.Do(request)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, noAnswer{fmt.Errorf("no mesh runs in %s: 'periplus up' starts one, --dir names another folder", c.dir)}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("no mesh runs in %s: start one with 'periplus up'", c.dir)
+		return nil, noAnswer{fmt.Errorf("the mesh in %s does not answer: %w", c.dir, err)}
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
@@ -139,10 +163,10 @@ func (c *Control) call(ctx context.Context, method, path string) ([]byte, error)
 	return body, err
 }
 
-// Names of the processes, for completion.
-func (r *Report) Names(prefix string) (out []string) {
+// Names of the processes, for completion: those that are not given yet.
+func (r *Report) Names(prefix string, given []string) (out []string) {
 	for _, p := range r.Processes {
-		if strings.HasPrefix(p.Name, prefix) {
+		if strings.HasPrefix(p.Name, prefix) && !slices.Contains(given, p.Name) {
 			out = append(out, p.Name)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -54,7 +55,10 @@ func lock(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
-		return nil, fmt.Errorf("a mesh runs in %s already: 'periplus down' ends it, --dir and --prefix make room for another", dir)
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+		}
+		return nil, fmt.Errorf("a mesh runs in %s already: '%s' ends it, --dir and --prefix make room for another", dir, command(dir, "down"))
 	}
 	return file, nil
 }
@@ -68,51 +72,97 @@ func CheckFolder(dir string) error {
 	return held.Close()
 }
 
-// keepPrefix remembers the prefix with the folder. A mesh's addresses are in its state: replicas know each other by
-// them, clusters are confined to them.
-func (p *Plan) keepPrefix() error {
-	path := p.path("prefix")
-	kept, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return os.WriteFile(path, []byte(p.Prefix), 0o600)
+// What a folder remembers of the options of its mesh, a file each.
+const (
+	prefixFile   = "prefix"
+	clustersFile = "cluster-count"
+)
+
+// Resumed fills what is not set with what the mesh in Dir was last started with, if there is one.
+func (o Options) Resumed() (Options, error) {
+	if err := o.validatePaths(); err != nil {
+		return o, err
 	}
-	if err == nil && string(kept) != p.Prefix {
-		err = fmt.Errorf("the mesh in %s has the addresses %s.0.0/16: use --prefix %s, or another --dir for a new mesh", p.Dir, kept, kept)
+	prefix, err := kept(o.Dir, prefixFile)
+	if err != nil {
+		return o, err
+	}
+	clusters, err := kept(o.Dir, clustersFile)
+	if err != nil {
+		return o, err
+	}
+	if o.Prefix == "" {
+		o.Prefix = prefix
+	}
+	if o.Clusters == 0 && clusters != "" {
+		if o.Clusters, err = strconv.Atoi(clusters); err != nil {
+			return o, fmt.Errorf("%s: %w", filepath.Join(o.Dir, clustersFile), err)
+		}
+	}
+	return o, nil
+}
+
+func kept(dir, file string) (string, error) {
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(data)), err
+}
+
+// samePrefix refuses other addresses than the folder's. A mesh's addresses are in its state: replicas know each other
+// by them, clusters are confined to them.
+func (p *Plan) samePrefix() error {
+	prefix, err := kept(p.Dir, prefixFile)
+	if err == nil && prefix != "" && prefix != p.Prefix {
+		err = fmt.Errorf("the mesh in %s has the addresses %s.0.0/16: use --prefix %s, or another --dir for a new mesh", p.Dir, prefix, prefix)
+	}
+	return err
+}
+
+// keep remembers the options with the folder.
+func (p *Plan) keep() error {
+	err := os.WriteFile(p.path(prefixFile), []byte(p.Prefix), 0o600)
+	if err == nil {
+		err = os.WriteFile(p.path(clustersFile), []byte(strconv.Itoa(len(p.Clusters))), 0o600)
 	}
 	return err
 }
 
 // free checks every address that the plan listens on, so that a port that is taken is named before anything starts.
 func (p *Plan) free() error {
-	for _, address := range p.listens() {
-		listener, err := net.Listen("tcp", address)
-		if errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("address %s is taken by another program: end it, or choose other addresses with --prefix (now %s)", address, p.Prefix)
+	for _, process := range p.Processes {
+		for _, address := range process.Listens {
+			listener, err := net.Listen("tcp", address)
+			if errors.Is(err, syscall.EADDRINUSE) {
+				return p.taken(address)
+			}
+			if err != nil {
+				return fmt.Errorf("address %s: %w: the mesh needs the loopback range 127.0.0.0/8 as Linux has it", address, err)
+			}
+			listener.Close()
 		}
-		if err != nil {
-			return fmt.Errorf("address %s: %w: the mesh needs the loopback range 127.0.0.0/8 as Linux has it", address, err)
-		}
-		listener.Close()
 	}
 	return nil
 }
 
-func (p *Plan) listens() (out []string) {
-	for i := range controllers {
-		for _, port := range []int{portMesh, portRaft, portAdmin, portDashboard} {
-			out = append(out, at(p.address(i+1, 1), port))
-		}
+// elsewhere is a loopback address that nobody has reason to use.
+const elsewhere = "127.255.254.253"
+
+// taken says who is in the way: a program that listens on all addresses is in the way of every prefix.
+func (p *Plan) taken(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
 	}
-	for _, c := range p.Clusters {
-		out = append(out, at(p.address(c.number, 2), portMesh))
-		for z := range zones {
-			out = append(out, at(p.address(c.number, 11+z), portGateway))
-			for s := range append(shop, visitor) {
-				out = append(out, at(p.sidecarAddress(c, z, s), portOutbound))
-			}
-		}
+	listener, err := net.Listen("tcp", net.JoinHostPort(elsewhere, port))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("address %s is taken: another program listens on port %s of all addresses; end it ('ss -ltnp sport = :%s' names it)", address, port, port)
 	}
-	return append(out, p.trafficAddress())
+	if err == nil {
+		listener.Close()
+	}
+	return fmt.Errorf("address %s is taken by another program: end it, or choose other addresses with --prefix (now %s)", address, p.Prefix)
 }
 
 // installBinaries puts one copy of the executable below Dir and a hard link for each identity. A copy outlives

@@ -6,25 +6,34 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 // Options of one mesh on one machine.
 type Options struct {
 	// Dir keeps everything: state, logs, sockets. "": periplus/up under the user's state folder.
 	Dir string
-	// Clusters, 1..9; 0 means 3. Each has a region of its own.
+	// Clusters, 1..9; 0 means 3. Each has a region of its own. Those that an earlier run had and this one has not stay
+	// registered.
 	Clusters int
 	// Prefix is the /16 of loopback addresses that the mesh uses. "": 127.20
 	Prefix string
-	// Rate is the requests per second that the visitors of each zone send; 0 means 10.
+	// Rate is the requests per second that the visitors of each zone send, up to 10 000; 0 means 10.
 	Rate float64
 	// Executable is the periplus binary that every process runs. "": this one.
 	Executable string
 	// Context is the name under which the mesh is entered among the user's contexts. "": up
 	Context string
-	// SVIDTTL is how long workload certificates live, as a duration; "" means 1h.
+	// SVIDTTL is how long workload certificates live, as a duration, 10s to 120h; "" means 1h.
 	SVIDTTL string
 }
+
+// Bounds of the options. An authority's SVIDs live at most a sixth of its roots, which live 30 days.
+const (
+	maxRate    = 10_000
+	minSVIDTTL = 10 * time.Second
+	maxSVIDTTL = 5 * 24 * time.Hour
+)
 
 // maxDirBytes leaves room for the longest socket name below Dir (unix(7): 108 bytes with the final NUL).
 const maxDirBytes = 107 - len("/authority/ap-southeast/workload.sock")
@@ -48,6 +57,12 @@ func (o *Options) validate() error {
 	}
 	if o.SVIDTTL == "" {
 		o.SVIDTTL = "1h"
+	}
+	if !(o.Rate > 0 && o.Rate <= maxRate) { // NaN neither
+		return fmt.Errorf("--rate %v: want more than 0, and at most %d requests per second", o.Rate, maxRate)
+	}
+	if ttl, err := time.ParseDuration(o.SVIDTTL); err != nil || ttl < minSVIDTTL || ttl > maxSVIDTTL {
+		return fmt.Errorf("--svid-ttl %s: want a duration from %v to %v, such as 1h", o.SVIDTTL, minSVIDTTL, maxSVIDTTL)
 	}
 	if o.Clusters < 1 || o.Clusters > len(regions) {
 		return fmt.Errorf("--clusters %d: want 1 to %d", o.Clusters, len(regions))

@@ -17,6 +17,8 @@ type Process struct {
 	Args     []string
 	// Ready is a URL that answers 200 once the process does its work; "" means once it runs.
 	Ready string
+	// Listens are the TCP addresses, host:port, that it listens on from its start.
+	Listens []string
 }
 
 // Role orders the start: a role starts when all before it are ready.
@@ -117,6 +119,13 @@ func (p *Plan) address(number, host int) string {
 
 func at(address string, port int) string { return address + ":" + strconv.Itoa(port) }
 
+func each(address string, ports ...int) (out []string) {
+	for _, port := range ports {
+		out = append(out, at(address, port))
+	}
+	return out
+}
+
 func ready(address string, port int) string { return "http://" + at(address, port) + "/ready" }
 
 func (p *Plan) path(parts ...string) string {
@@ -139,7 +148,7 @@ func (p *Plan) controller(i int) Process {
 	}
 	return Process{
 		Name: p.controllerName(i), Identity: "controller", Cluster: "", Role: Controller, Args: args,
-		Ready: ready(own, portDashboard),
+		Ready: ready(own, portDashboard), Listens: each(own, portMesh, portRaft, portAdmin, portDashboard),
 	}
 }
 
@@ -172,7 +181,7 @@ func (p *Plan) agent(c Cluster) []Process {
 			"--address", at(own, portMesh), "--admin-address", at(own, portAdmin), "--services", p.servicesFile(c),
 			"--workload-socket", p.workloadSocket(c), "--server-socket", p.serverSocket(c),
 		},
-		Ready: ready(own, portAdmin),
+		Ready: ready(own, portAdmin), Listens: each(own, portMesh, portAdmin),
 	}}
 }
 
@@ -199,6 +208,7 @@ func (p *Plan) gateways(c Cluster) (out []Process) {
 		}, p.plane(c)...)
 		out = append(out, Process{
 			Name: name, Identity: "gateway", Cluster: c.Name, Role: Gateway, Args: args, Ready: ready(own, portAdmin),
+			Listens: each(own, portGateway, portAdmin),
 		})
 	}
 	return out
@@ -216,17 +226,19 @@ func (p *Plan) sidecarAddress(c Cluster, zone, service int) string {
 func (p *Plan) shops(c Cluster) (out []Process) {
 	for z, zone := range zones {
 		args := []string{"demo", "shop", "--cluster", c.Name, "--region", c.Region, "--zone", c.Region + "-" + zone}
+		listens := each(p.address(c.number, 101+z), stockGRPCPort, stockEchoPort)
 		for s, service := range shop {
+			listens = append(listens, p.appAddress(c, z, s))
 			flag := service + "=" + p.appAddress(c, z, s)
 			if s+1 < len(shop) {
 				flag += "=" + shop[s+1] + ".shop@" + at(p.sidecarAddress(c, z, s), portOutbound)
 			}
 			args = append(args, "--service", flag)
 		}
-		args = append(args, "--grpc", stock+"="+at(p.address(c.number, 101+z), stockGRPCPort), "--echo", stock+"="+at(p.address(c.number, 101+z), stockEchoPort))
+		args = append(args, "--grpc", stock+"="+listens[0], "--echo", stock+"="+listens[1])
 		out = append(out, Process{
 			Name: fmt.Sprintf("shop-%s-%s", c.Name, zone), Identity: "shop", Cluster: c.Name, Role: Shop, Args: args,
-			Ready: "http://" + p.appAddress(c, z, 0) + "/healthz",
+			Ready: "http://" + p.appAddress(c, z, 0) + "/healthz", Listens: listens,
 		})
 	}
 	return out
@@ -249,19 +261,22 @@ func (p *Plan) sidecar(c Cluster, z int, zone string, s int, service string) Pro
 		"--zone", c.Region + "-" + zone, "--label", "app=" + service, "--label", "version=v" + strconv.Itoa(z+1),
 		"--admin-address", at(own, portAdmin), "--data-dir", p.path("proxy", name),
 	}, p.plane(c)...)
+	listens := each(own, portOutbound, portAdmin)
 	switch service {
 	case visitor:
 		args = append(args, "--tcp-outbound")
 	case stock:
+		listens = append(listens, each(own, portInGRPC, portInEcho)...)
 		args = append(args,
 			"--inbound", fmt.Sprintf("grpc:%d:grpc:%d=%s", stockGRPCPort, portInGRPC, at(p.address(c.number, 101+z), stockGRPCPort)),
 			"--inbound", fmt.Sprintf("echo:%d:tcp:%d=%s", stockEchoPort, portInEcho, at(p.address(c.number, 101+z), stockEchoPort)))
 		fallthrough
 	default:
+		listens = append(listens, at(own, portInbound))
 		args = append(args, "--inbound", fmt.Sprintf("http:80:http:%d=%s", portInbound, p.appAddress(c, z, s)))
 	}
 	return Process{
-		Name: name, Identity: service, Cluster: c.Name, Role: Sidecar, Args: args, Ready: ready(own, portAdmin),
+		Name: name, Identity: service, Cluster: c.Name, Role: Sidecar, Args: args, Ready: ready(own, portAdmin), Listens: listens,
 	}
 }
 
@@ -276,7 +291,10 @@ func (p *Plan) traffic() Process {
 			args = append(args, "--visitor", c.Region+"/"+c.Region+"-"+zone+"="+at(p.sidecarAddress(c, z, len(shop)), portOutbound))
 		}
 	}
-	return Process{Name: "traffic", Identity: "traffic", Role: Traffic, Args: args, Ready: "http://" + p.trafficAddress() + "/ready"}
+	return Process{
+		Name: "traffic", Identity: "traffic", Role: Traffic, Args: args, Ready: "http://" + p.trafficAddress() + "/ready",
+		Listens: []string{p.trafficAddress()},
+	}
 }
 
 // AdminServers are host:port of every controller's admin API.

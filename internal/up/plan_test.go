@@ -1,12 +1,14 @@
 package up
 
 import (
+	"io"
+	"math"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/periplus-mesh/periplus/global/pki"
 )
 
 func plan(t *testing.T, o Options) *Plan {
@@ -35,11 +37,13 @@ func TestPlanGivesEachItsOwn(t *testing.T) {
 			}
 			names[process.Name] = true
 		}
-		for _, address := range p.listens() {
-			if listens[address] || !strings.HasPrefix(address, "127.20.") {
-				t.Errorf("%s twice, or outside the prefix", address)
+		for _, process := range p.Processes {
+			for _, address := range process.Listens {
+				if listens[address] || !strings.HasPrefix(address, "127.20.") {
+					t.Errorf("%s: %s twice, or outside the prefix", process.Name, address)
+				}
+				listens[address] = true
 			}
-			listens[address] = true
 		}
 	}
 }
@@ -56,6 +60,11 @@ func TestOptionsAreRefusedWithAReason(t *testing.T) {
 		{Options{Prefix: "127.1.2"}, "loopback"},
 		{Options{Dir: long}, "shorter path"},
 		{Options{Dir: "/tmp/a,b"}, "must not contain"},
+		{Options{Rate: -1}, "--rate -1"},
+		{Options{Rate: math.NaN()}, "--rate NaN"},
+		{Options{Rate: 1e12}, "--rate 1e+12"},
+		{Options{SVIDTTL: "soon"}, "--svid-ttl soon"},
+		{Options{SVIDTTL: "720h"}, "--svid-ttl 720h"},
 	} {
 		if _, err := NewPlan(c.options); err == nil || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%+v: %v does not say %q", c.options, err, c.says)
@@ -63,15 +72,79 @@ func TestOptionsAreRefusedWithAReason(t *testing.T) {
 	}
 }
 
+// The second try, at other addresses, must not be held to those that were taken.
 func TestAddressInUseIsNamed(t *testing.T) {
 	p := plan(t, Options{Prefix: "127.97"})
-	taken, err := net.Listen("tcp", p.listens()[0])
+	taken, err := net.Listen("tcp", p.Processes[len(p.Processes)-1].Listens[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if err := p.free(); err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "--prefix") {
+	err = Run(t.Context(), p, io.Discard, nil)
+	if err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "--prefix") {
 		t.Errorf("%v does not name the address and the way out", err)
+	}
+	if err := plan(t, Options{Dir: p.Dir, Prefix: "127.96"}).samePrefix(); err != nil {
+		t.Errorf("after a start that failed: %v", err)
+	}
+}
+
+// No prefix helps against a program that listens on every address.
+func TestPortInUseOnAllAddressesIsNamed(t *testing.T) {
+	taken, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+	p := &Plan{Processes: []Process{{Listens: []string{"127.97.1.1:" + port}}}}
+	if err := p.free(); err == nil || !strings.Contains(err.Error(), "port "+port+" of all addresses") || strings.Contains(err.Error(), "--prefix") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestASecondStartGoesOnWithWhatTheFolderRemembers(t *testing.T) {
+	p := plan(t, Options{Prefix: "127.97", Clusters: 5})
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.keep(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.writeServices(); err != nil { // the mesh's own files have other names
+		t.Fatal(err)
+	}
+	o, err := Options{Dir: p.Dir}.Resumed()
+	if err != nil || o.Prefix != "127.97" || o.Clusters != 5 {
+		t.Errorf("resumed with %q and %d clusters: %v", o.Prefix, o.Clusters, err)
+	}
+	if o, err := (Options{Dir: p.Dir, Prefix: "127.96", Clusters: 2}).Resumed(); err != nil || o.Prefix != "127.96" || o.Clusters != 2 {
+		t.Errorf("what was asked for is %q and %d clusters: %v", o.Prefix, o.Clusters, err)
+	}
+	if err := plan(t, Options{Dir: p.Dir, Prefix: "127.96"}).samePrefix(); err == nil || !strings.Contains(err.Error(), "--prefix 127.97") {
+		t.Errorf("other addresses than the folder's: %v", err)
+	}
+	if o, err := (Options{Dir: t.TempDir()}).Resumed(); err != nil || o.Prefix != "" || o.Clusters != 0 {
+		t.Errorf("a new folder: %+v, %v", o, err)
+	}
+}
+
+// A first start that was cut off while it made the keys does not keep the second from starting.
+func TestKeysThatAreMissingAreMade(t *testing.T) {
+	p := plan(t, Options{})
+	if err := pki.Init(p.path("pki"), planeDomain, []string{p.controllerName(0)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.keys(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range controllers {
+		if _, err := pki.Load(p.path("pki", p.controllerName(i))); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := p.OperatorContext().Connect(); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -90,61 +163,4 @@ func TestFolderInUseIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Close()
-}
-
-// script is a plan whose processes are shell scripts.
-func script(t *testing.T, text string) *Plan {
-	t.Helper()
-	dir := t.TempDir()
-	p := &Plan{Options: Options{Dir: dir}, Processes: []Process{{Name: "one", Identity: "one", Args: []string{"-c", text}}}}
-	if err := os.MkdirAll(filepath.Join(dir, "bin"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("/bin/sh", filepath.Join(dir, "bin", "one")); err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func state(s *Supervisor) State { return s.Statuses()[0].State }
-
-func TestSupervisorTellsAStopFromADeath(t *testing.T) {
-	s := NewSupervisor(script(t, "trap 'exit 0' TERM; while :; do sleep 0.01; done"))
-	defer s.Close()
-	for _, end := range []func(string) error{s.Stop, s.Kill} {
-		if err := s.Start("one"); err != nil {
-			t.Fatal(err)
-		}
-		if got := state(s); got != Running {
-			t.Fatalf("state %s after start", got)
-		}
-		if err := end("one"); err != nil {
-			t.Fatal(err)
-		}
-		if got := state(s); got != Stopped {
-			t.Errorf("state %s after an end that was asked for", got)
-		}
-	}
-	if err := s.Start("two"); err == nil || !strings.Contains(err.Error(), `no process "two"`) {
-		t.Errorf("starting what does not exist: %v", err)
-	}
-}
-
-func TestSupervisorReportsAFailure(t *testing.T) {
-	p := script(t, "echo the reason; exit 3")
-	p.Processes[0].Ready = "http://127.0.0.1:1/ready"
-	s := NewSupervisor(p)
-	defer s.Close()
-	if err := s.Start("one"); err != nil {
-		t.Fatal(err)
-	}
-	err := s.Await(t.Context(), "one")
-	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "the reason") {
-		t.Errorf("%v does not tell exit code and last words", err)
-	}
-	for deadline := time.Now().Add(time.Second); state(s) != Failed; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("state %s", state(s))
-		}
-	}
 }

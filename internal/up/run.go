@@ -34,10 +34,13 @@ func Run(ctx context.Context, plan *Plan, out io.Writer, show func(context.Conte
 		return err
 	}
 	defer held.Close()
-	if err := plan.keepPrefix(); err != nil {
+	if err := plan.samePrefix(); err != nil {
 		return err
 	}
 	if err := plan.free(); err != nil {
+		return err
+	}
+	if err := plan.keep(); err != nil { // a mesh that could not start does not bind the next try to its addresses
 		return err
 	}
 	ctx, down := context.WithCancel(ctx)

@@ -8,7 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -21,9 +21,12 @@ type State string
 const (
 	Waiting State = "waiting"
 	Running State = "running"
+	Paused  State = "paused" // by Pause; a SIGSTOP from elsewhere is not noticed
 	Stopped State = "stopped"
 	Failed  State = "failed"
 )
+
+func (s State) alive() bool { return s == Running || s == Paused }
 
 // Status is what the supervisor knows of a process.
 type Status struct {
@@ -42,10 +45,11 @@ const stopTimeout = 15 * time.Second
 
 // Supervisor starts and stops the processes of a plan.
 type Supervisor struct {
-	plan  *Plan
-	mu    sync.Mutex
-	procs map[string]*proc // guarded by mu
-	spawn chan func()
+	plan   *Plan
+	mu     sync.Mutex
+	procs  map[string]*proc // guarded by mu
+	closed bool             // guarded by mu; nothing is started any more
+	spawn  chan func()      // closed once closed is set
 }
 
 type proc struct {
@@ -79,15 +83,22 @@ func (s *Supervisor) spawner() {
 
 func (s *Supervisor) log(name string) string { return s.plan.path("logs", name+".log") }
 
+// errClosed is what a start gets that came while the mesh ends.
+var errClosed = errors.New("the mesh is ending")
+
 // Start runs a process; it is no error if it runs already.
 func (s *Supervisor) Start(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, ok := s.procs[name]
-	if !ok {
+	switch {
+	case !ok:
 		return s.unknown(name)
-	}
-	if p.status.State == Running {
+	case s.closed:
+		return fmt.Errorf("start %s: %w", name, errClosed)
+	case p.status.State == Paused:
+		return fmt.Errorf("%s is paused: 'resume' lets it go on", name)
+	case p.status.State == Running:
 		return nil
 	}
 	result := make(chan error)
@@ -99,13 +110,18 @@ func (s *Supervisor) Start(name string) error {
 	return nil
 }
 
+// unknown says which ones a name may have meant.
 func (s *Supervisor) unknown(name string) error {
-	names := make([]string, 0, len(s.procs))
-	for n := range s.procs {
-		names = append(names, n)
+	var near []string
+	for _, p := range s.plan.Processes {
+		if strings.Contains(p.Name, name) {
+			near = append(near, p.Name)
+		}
 	}
-	slices.Sort(names)
-	return fmt.Errorf("no process %q; there are %v", name, names)
+	if len(near) == 0 {
+		return fmt.Errorf("no process %q: 'periplus up status' lists them", name)
+	}
+	return fmt.Errorf("no process %q; there are %s", name, strings.Join(near, ", "))
 }
 
 func (p *proc) start(binary string) error {
@@ -146,23 +162,27 @@ func (s *Supervisor) Stop(name string) error { return s.end(name, syscall.SIGTER
 // Kill ends a process at once (SIGKILL) and waits for it.
 func (s *Supervisor) Kill(name string) error { return s.end(name, syscall.SIGKILL) }
 
-// Pause and Resume freeze a process (SIGSTOP) and let it go on (SIGCONT).
-func (s *Supervisor) Pause(name string) error { return s.signal(name, syscall.SIGSTOP) }
+// Pause freezes a process (SIGSTOP).
+func (s *Supervisor) Pause(name string) error { return s.signal(name, syscall.SIGSTOP, Paused) }
 
-// Resume lets a paused process go on.
-func (s *Supervisor) Resume(name string) error { return s.signal(name, syscall.SIGCONT) }
+// Resume lets a paused process go on (SIGCONT).
+func (s *Supervisor) Resume(name string) error { return s.signal(name, syscall.SIGCONT, Running) }
 
-func (s *Supervisor) signal(name string, signal syscall.Signal) error {
+func (s *Supervisor) signal(name string, signal syscall.Signal, then State) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p, ok := s.procs[name]
 	if !ok {
 		return s.unknown(name)
 	}
-	if p.status.State != Running {
+	if !p.status.State.alive() {
 		return fmt.Errorf("%s does not run", name)
 	}
-	return p.cmd.Process.Signal(signal)
+	if err := p.cmd.Process.Signal(signal); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	p.status.State = then
+	return nil
 }
 
 func (s *Supervisor) end(name string, signal syscall.Signal) error {
@@ -172,15 +192,18 @@ func (s *Supervisor) end(name string, signal syscall.Signal) error {
 		defer s.mu.Unlock()
 		return s.unknown(name)
 	}
-	if p.status.State != Running {
+	if !p.status.State.alive() {
 		s.mu.Unlock()
 		return nil
 	}
 	p.wanted = false
-	process, done := p.cmd.Process, p.done
+	process, done, paused := p.cmd.Process, p.done, p.status.State == Paused
 	s.mu.Unlock()
 	if err := process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("end %s: %w", name, err)
+	}
+	if paused { // or it would see the signal when it is resumed only
+		process.Signal(syscall.SIGCONT)
 	}
 	select {
 	case <-done:
@@ -191,8 +214,12 @@ func (s *Supervisor) end(name string, signal syscall.Signal) error {
 	return nil
 }
 
-// Close ends everything that runs, the last role first, and waits.
+// Close ends everything that runs, the last role first, and waits. Nothing can be started afterwards.
 func (s *Supervisor) Close() {
+	s.mu.Lock()
+	s.closed = true
+	close(s.spawn) // who sends holds mu, and looks at closed first
+	s.mu.Unlock()
 	for role := Traffic; role >= Controller; role-- {
 		var all sync.WaitGroup
 		for _, process := range s.plan.Processes {
@@ -202,7 +229,6 @@ func (s *Supervisor) Close() {
 		}
 		all.Wait()
 	}
-	close(s.spawn)
 }
 
 // Statuses in the order of the plan.
@@ -220,7 +246,7 @@ func (s *Supervisor) Statuses() []Status {
 func (s *Supervisor) Await(ctx context.Context, name string) error {
 	s.mu.Lock()
 	p := s.procs[name]
-	process, done, log := p.process, p.done, p.status.Log
+	process, cmd, done, log := p.process, p.cmd, p.done, p.status.Log
 	s.mu.Unlock()
 	for {
 		if process.Ready == "" || answers(ctx, process.Ready) {
@@ -228,7 +254,7 @@ func (s *Supervisor) Await(ctx context.Context, name string) error {
 		}
 		select {
 		case <-done:
-			return fmt.Errorf("%s ended before it was ready: %s\n%s", name, p.cmd.ProcessState, tail(log, 12))
+			return fmt.Errorf("%s ended before it was ready: %s\n%s", name, cmd.ProcessState, tail(log, 12))
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready: %w; see %s\n%s", name, ctx.Err(), log, tail(log, 12))
 		case <-time.After(50 * time.Millisecond):

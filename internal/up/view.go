@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +17,8 @@ type View struct {
 	Out      io.Writer
 	Terminal bool
 	Colour   bool
+	// Size of the terminal, in characters; nil: 80 columns and any number of rows. Asked before each frame.
+	Size func() (columns, rows int)
 }
 
 // Show draws until ctx ends.
@@ -25,14 +26,14 @@ func (v View) Show(ctx context.Context, plan *Plan, report func() Report) {
 	every := time.Second
 	if !v.Terminal {
 		every = 10 * time.Second
-		fmt.Fprint(v.Out, v.hints(plan))
+		fmt.Fprintln(v.Out, strings.Join(v.hints(plan, wide), "\n"))
 	}
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
 		stats, err := fetch(ctx, plan)
 		if v.Terminal {
-			fmt.Fprint(v.Out, "\x1b[H\x1b[J"+v.frame(plan, report(), stats, err))
+			fmt.Fprint(v.Out, v.draw(plan, report(), stats, err))
 		} else if err == nil {
 			fmt.Fprintln(v.Out, line(stats, report()))
 		}
@@ -57,96 +58,117 @@ func fetch(ctx context.Context, plan *Plan) (stats demo.Stats, err error) {
 	return stats, json.NewDecoder(response.Body).Decode(&stats)
 }
 
-func (v View) frame(plan *Plan, report Report, stats demo.Stats, err error) string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "Periplus: %d clusters, %d controllers   %s\n\n", len(plan.Clusters), controllers, time.Now().Format("15:04:05"))
-	if err != nil {
-		fmt.Fprintf(&b, "The visitors do not answer (%v).\n", err)
-	} else {
-		v.regions(&b, stats)
-		flows(&b, stats)
+// Control sequences of terminals (ECMA-48).
+const (
+	home      = "\x1b[H"
+	restOfRow = "\x1b[K" // erases it
+	below     = "\x1b[J" // erases it
+	red       = "\x1b[31m"
+	green     = "\x1b[32m"
+	yellow    = "\x1b[33m"
+	plain     = "\x1b[0m"
+)
+
+// wide is for who has no width.
+const wide = 1 << 10
+
+// draw is a frame over the last one, without a moment in which the screen is empty. No line is wider and no frame
+// higher than the terminal: it would scroll, and the top be lost.
+func (v View) draw(plan *Plan, report Report, stats demo.Stats, err error) string {
+	columns, rows := 80, wide
+	if v.Size != nil {
+		columns, rows = v.Size()
 	}
-	v.down(&b, report)
-	b.WriteString(v.hints(plan))
+	lines := v.frame(plan, report, stats, err, columns)
+	lines = append(lines, fitting(v.hints(plan, columns), rows-1-len(lines))...)
+	lines = lines[:max(0, min(len(lines), rows-1))]
+	var b strings.Builder
+	b.WriteString(home)
+	for _, l := range lines {
+		b.WriteString(cut(l, columns))
+		b.WriteString(restOfRow + "\n")
+	}
+	b.WriteString(below)
 	return b.String()
 }
 
-func (v View) regions(b *strings.Builder, stats demo.Stats) {
-	fmt.Fprintf(b, "%-12s %10s %9s %9s %9s\n", "VISITORS IN", "REQUESTS/S", "SUCCESS", "P50", "P99")
+// cut shortens a line to so many characters; control sequences count for nothing.
+func cut(line string, columns int) string {
+	seen, escaped := 0, false
+	for i, r := range line {
+		switch {
+		case r == '\x1b':
+			escaped = true
+		case escaped:
+			escaped = r != 'm'
+		case seen == columns:
+			return line[:i] + plain
+		default:
+			seen++
+		}
+	}
+	return line
+}
+
+// frame is the lines that matter most first.
+func (v View) frame(plan *Plan, report Report, stats demo.Stats, err error, columns int) []string {
+	lines := []string{
+		fmt.Sprintf("Periplus: %d clusters, %d controllers   %s", len(plan.Clusters), controllers, time.Now().Format("15:04:05")), "",
+	}
+	if err != nil {
+		lines = append(lines, fmt.Sprintf("The visitors do not answer: %v", err), "")
+	} else {
+		lines = append(lines, v.regions(stats)...)
+		lines = append(lines, v.flows(stats)...)
+	}
+	return append(lines, v.down(report, columns)...)
+}
+
+func (v View) regions(stats demo.Stats) []string {
+	lines := []string{fmt.Sprintf("%-12s %10s %9s %9s %9s", "VISITORS IN", "REQUESTS/S", "SUCCESS", "P50", "P99")}
 	for _, r := range stats.Regions {
-		fmt.Fprintf(b, "%-12s %10.1f %s %7.1fms %7.1fms\n", r.Region, r.Rate, v.success(r.Success), r.P50, r.P99)
+		lines = append(lines, fmt.Sprintf("%-12s %10.1f %s %7.1fms %7.1fms", r.Region, r.Rate, v.success(r.Success), r.P50, r.P99))
 	}
-	fmt.Fprintf(b, "\nsince the start: %d requests, %d failed", stats.Total, stats.Fails)
+	total := fmt.Sprintf("%d requests since the start, %d failed", stats.Total, stats.Fails)
 	if stats.Last != "" {
-		fmt.Fprintf(b, " (last: %.100s)", strings.ReplaceAll(stats.Last, "\n", " "))
+		total += "; last: " + strings.ReplaceAll(stats.Last, "\n", " ")
 	}
-	b.WriteString("\n\n")
+	return append(lines, total, "")
 }
 
 func (v View) success(ratio float64) string {
-	text := fmt.Sprintf("%8.2f%%", ratio*100)
-	switch {
-	case !v.Colour:
+	colour := green
+	if ratio < 1 {
+		colour = red
+	}
+	return v.paint(colour, fmt.Sprintf("%8.2f%%", ratio*100))
+}
+
+func (v View) paint(colour, text string) string {
+	if !v.Colour {
 		return text
-	case ratio < 1:
-		return "\x1b[31m" + text + "\x1b[0m"
 	}
-	return "\x1b[32m" + text + "\x1b[0m"
+	return colour + text + plain
 }
 
-// flows is where the traffic of each service goes, a line per service and region of origin.
-func flows(b *strings.Builder, stats demo.Stats) {
-	fmt.Fprintf(b, "%-12s %-12s %s\n", "SERVICE", "FROM", "SERVED IN")
-	type origin struct{ service, from string }
-	var order []origin
-	served := map[origin][]demo.Flow{}
-	for _, f := range stats.Flows {
-		o := origin{f.Service, f.From}
-		if served[o] == nil {
-			order = append(order, o)
-		}
-		served[o] = append(served[o], f)
-	}
-	for _, o := range order {
-		total := 0.0
-		for _, f := range served[o] {
-			total += f.Rate
-		}
-		slices.SortFunc(served[o], func(a, b demo.Flow) int { return int((b.Rate - a.Rate) * 1000) })
-		var parts []string
-		for _, f := range served[o] {
-			parts = append(parts, fmt.Sprintf("%s %.0f%%", f.To, 100*f.Rate/total))
-		}
-		fmt.Fprintf(b, "%-12s %-12s %s\n", o.service, o.from, strings.Join(parts, ", "))
-	}
-	b.WriteString("\n")
-}
-
-func (v View) down(b *strings.Builder, report Report) {
-	var names []string
+// down names what does not run, in as many lines as that takes.
+func (v View) down(report Report, columns int) (lines []string) {
+	text := "Down:"
 	for _, p := range report.Processes {
-		if p.State != Running {
-			names = append(names, p.Name+" ("+string(p.State)+")")
+		if p.State == Running {
+			continue
 		}
+		name := " " + p.Name + " (" + string(p.State) + ")"
+		if len(text)+len(name) > columns {
+			lines = append(lines, v.paint(yellow, text))
+			text = "     "
+		}
+		text += name
 	}
-	if len(names) > 0 {
-		fmt.Fprintf(b, "Down: %s\n\n", strings.Join(names, ", "))
+	if text == "Down:" {
+		return nil
 	}
-}
-
-func (v View) hints(plan *Plan) string {
-	first := plan.Clusters[0].Name
-	return fmt.Sprintf(`Dashboard: %s
-
-Try, in another terminal:
-  periplus up kill catalog-%[2]s-a        # one endpoint dies; its zone's traffic moves to the next zone
-  periplus up kill catalog-%[2]s-b        # the last one of the region: traffic crosses to another region
-  periplus up start catalog-%[2]s-a       # and comes back
-  periplus explain --from %[2]s/%[2]s-a catalog.shop
-  periplus cluster list -o wide
-  periplus up kill controller-%[2]s       # the mesh elects another leader; no request notices
-Ctrl-C, or 'periplus down', ends it. Logs and state: %[3]s
-`, plan.DashboardURL(0), first, plan.Dir)
+	return append(lines, v.paint(yellow, text), "")
 }
 
 // line sums up for logs.

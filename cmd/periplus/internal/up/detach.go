@@ -2,6 +2,7 @@ package up
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/periplus-mesh/periplus/internal/cli"
 	"github.com/periplus-mesh/periplus/internal/up"
 )
 
@@ -40,24 +42,35 @@ func detached(ctx context.Context, plan *up.Plan, out io.Writer) error {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
-	return awaitReady(ctx, plan, ended, path, out)
+	fmt.Fprintln(out, "Starting; progress in "+path)
+	err = awaitReady(ctx, plan, ended, path, out)
+	if ctx.Err() != nil { // interrupted while it starts: nothing stays behind
+		child.Process.Signal(syscall.SIGTERM)
+		<-ended
+	}
+	return err
 }
 
-func awaitReady(ctx context.Context, plan *up.Plan, ended <-chan error, log string, out io.Writer) error {
+func awaitReady(ctx context.Context, plan *up.Plan, ended chan error, log string, out io.Writer) error {
 	control, err := up.NewControl(plan.Dir)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintln(out, "Starting; progress in "+log)
 	for {
 		if report, err := control.Report(ctx); err == nil && report.Ready {
-			fmt.Fprintf(out, "The mesh is ready.\nDashboard: %s\n'periplus up status' lists its processes, 'periplus down' ends it.\n", report.Dashboard)
+			fmt.Fprintf(out, "The mesh is ready.\nDashboard: %s\n'%s' lists its processes, '%s' ends it.\n",
+				report.Dashboard, plan.Command("up status"), plan.Command("down"))
 			return nil
 		}
 		select {
-		case <-ended:
+		case err := <-ended:
+			ended <- nil // for who waits after this
 			text, _ := os.ReadFile(log)
-			return fmt.Errorf("the mesh did not start:\n%s", text)
+			code := cli.ExitUnknown
+			if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() > 0 {
+				code = exit.ExitCode()
+			}
+			return cli.Exit(code, fmt.Errorf("the mesh did not start:\n%s", text))
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(200 * time.Millisecond):

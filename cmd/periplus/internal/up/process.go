@@ -1,6 +1,7 @@
 package up
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 func act(o *up.Options, action, short string) *cobra.Command {
 	return &cobra.Command{
 		Use: action + " PROCESS...", Short: short, Args: cobra.MinimumNArgs(1),
-		ValidArgsFunction: func(c *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		ValidArgsFunction: func(c *cobra.Command, given []string, prefix string) ([]string, cobra.ShellCompDirective) {
 			control, err := up.NewControl(o.Dir)
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveError
@@ -23,27 +24,40 @@ func act(o *up.Options, action, short string) *cobra.Command {
 			if err != nil {
 				return nil, cobra.ShellCompDirectiveError
 			}
-			return report.Names(prefix), cobra.ShellCompDirectiveNoFileComp
+			return report.Names(prefix, given), cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(c *cobra.Command, names []string) error {
 			control, err := up.NewControl(o.Dir)
 			if err != nil {
 				return err
 			}
-			for _, name := range names {
+			var failures []error
+			for _, name := range names { // one that cannot be does not keep the others from it
 				if err := control.Act(c.Context(), action, name); err != nil {
-					return cli.Exit(cli.ExitData, err)
+					failures = append(failures, err)
+					continue
 				}
 				fmt.Fprintf(c.OutOrStdout(), "%s: %s done\n", name, action)
+			}
+			if err := errors.Join(failures...); err != nil {
+				return cli.Exit(codeOf(err), err)
 			}
 			return nil
 		},
 	}
 }
 
+// codeOf tells a mesh that does not answer from one that refuses.
+func codeOf(err error) int {
+	if errors.Is(err, up.ErrNoAnswer) {
+		return cli.ExitTempFail
+	}
+	return cli.ExitData
+}
+
 func status(o *up.Options) *cobra.Command {
 	command := &cobra.Command{Use: "status", Short: "List the processes of the mesh", Args: cobra.NoArgs}
-	format := output.Flag(command, "table", "json", "yaml")
+	format := output.ListFlag(command)
 	command.RunE = func(c *cobra.Command, _ []string) error {
 		control, err := up.NewControl(o.Dir)
 		if err != nil {
@@ -51,20 +65,21 @@ func status(o *up.Options) *cobra.Command {
 		}
 		report, err := control.Report(c.Context())
 		if err != nil {
-			return cli.Exit(cli.ExitTempFail, err)
+			return cli.Exit(codeOf(err), err)
 		}
-		if *format != "table" {
-			return cli.Document(c.OutOrStdout(), *format, report)
-		}
-		list := cli.List{Kind: "Process", Columns: []cli.Column{{Title: "PROCESS"}, {Title: "STATE"}, {Title: "PID"}, {Title: "AGE"}, {Title: "EXIT"}}}
+		list := cli.List{Kind: "Process", Columns: []cli.Column{
+			{Title: "PROCESS"}, {Title: "STATE"}, {Title: "PID"}, {Title: "AGE"}, {Title: "EXIT"}, {Title: "LOG", Wide: true},
+		}}
 		for _, p := range report.Processes {
 			pid := ""
 			if p.PID != 0 {
 				pid = fmt.Sprint(p.PID)
 			}
-			list.Rows = append(list.Rows, cli.Row{Name: p.Name, Cells: []string{p.Name, string(p.State), pid, cli.Age(time.Since(p.Since)), p.Exit}})
+			list.Rows = append(list.Rows, cli.Row{Name: p.Name, Item: p, Cells: []string{
+				p.Name, string(p.State), pid, cli.Age(time.Since(p.Since)), p.Exit, p.Log,
+			}})
 		}
-		return list.Print(c.OutOrStdout(), "table")
+		return list.Print(c.OutOrStdout(), *format)
 	}
 	return command
 }

@@ -2,6 +2,7 @@ package up
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,13 +25,15 @@ func Up() *cobra.Command {
 		Long: `Runs controllers, authorities, agents, east-west gateways, a small shop with a sidecar for each service, and
 visitors that keep it busy: real processes, each with an address of its own in 127.0.0.0/8. No root, no Docker.
 
-It shows where the traffic goes. Break it, with 'periplus up kill PROCESS' or a plain kill, and watch it heal.`,
+It shows where the traffic goes. Break it, with 'periplus up kill PROCESS' or a plain kill, and watch it heal. Other
+commands talk to this mesh from now on ('periplus config use-context' goes back to another). Ctrl-C ends it in good
+order, a second one at once. It goes on where it ended when it is started again.`,
 		Example: `  periplus up
   periplus up --detach && periplus up status
   periplus up kill agent-eu-west`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			plan, err := up.NewPlan(o)
+			plan, err := planned(o)
 			if err != nil {
 				return cli.Exit(cli.ExitUsage, err)
 			}
@@ -41,30 +44,47 @@ It shows where the traffic goes. Break it, with 'periplus up kill PROCESS' or a 
 		},
 	}
 	flags := command.Flags()
-	flags.IntVar(&o.Clusters, "clusters", 3, "number of clusters, one a region (1 to 9)")
+	flags.IntVar(&o.Clusters, "clusters", 0, "number of clusters, one a region, 1 to 9 (default: as many as last time in this folder, or 3)")
 	flags.Float64Var(&o.Rate, "rate", 10, "requests per second from the visitors of each zone")
-	flags.StringVar(&o.Prefix, "prefix", "127.20", "first two parts of the loopback addresses to use")
+	flags.StringVar(&o.Prefix, "prefix", "", "first two parts of the loopback addresses to use (default: those of this folder, or 127.20)")
 	flags.StringVar(&o.Context, "context-name", "up", "name of the mesh in the contexts file")
 	flags.StringVar(&o.SVIDTTL, "svid-ttl", "1h", "lifetime of the workloads' certificates")
 	flags.BoolVarP(&detach, "detach", "d", false, "return once the mesh is ready; 'periplus down' ends it")
 	command.PersistentFlags().StringVar(&o.Dir, "dir", "", "folder for state, logs and sockets; a second 'up' resumes from it (default: periplus/up in the user's state folder)")
-	for action, short := range map[string]string{
-		"kill":   "End a process at once, as a crash would (SIGKILL)",
-		"stop":   "End a process in good order: it drains (SIGTERM)",
-		"start":  "Start a process that was killed or stopped",
-		"pause":  "Freeze a process (SIGSTOP)",
-		"resume": "Let a frozen process go on (SIGCONT)",
-	} {
-		command.AddCommand(act(&o, action, short))
-	}
-	command.AddCommand(status(&o))
+	command.AddCommand(
+		act(&o, "kill", "End a process at once, as a crash would (SIGKILL)"),
+		act(&o, "stop", "End a process in good order: it drains (SIGTERM)"),
+		act(&o, "start", "Start a process that was killed or stopped"),
+		act(&o, "pause", "Freeze a process (SIGSTOP)"),
+		act(&o, "resume", "Let a frozen process go on (SIGCONT)"),
+		status(&o),
+	)
 	return command
+}
+
+func planned(o up.Options) (*up.Plan, error) {
+	if o.Rate == 0 {
+		return nil, errors.New("--rate 0: want more than 0") // not "as usual", which it means in Options
+	}
+	o, err := o.Resumed()
+	if err != nil {
+		return nil, err
+	}
+	return up.NewPlan(o)
 }
 
 func view(out io.Writer) up.View {
 	file, ok := out.(*os.File)
-	terminal := ok && term.IsTerminal(int(file.Fd()))
-	return up.View{Out: out, Terminal: terminal, Colour: terminal && os.Getenv("NO_COLOR") == ""}
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return up.View{Out: out}
+	}
+	return up.View{Out: out, Terminal: true, Colour: os.Getenv("NO_COLOR") == "", Size: func() (columns, rows int) {
+		columns, rows, err := term.GetSize(int(file.Fd()))
+		if err != nil || columns <= 0 || rows <= 0 {
+			return 80, 24
+		}
+		return columns, rows
+	}}
 }
 
 // Down is "periplus down".
@@ -77,7 +97,7 @@ func Down() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			ctx, cancel := context.WithTimeout(c.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(c.Context(), 2*time.Minute)
 			defer cancel()
 			if err := control.Down(ctx); err != nil {
 				return cli.Exit(cli.ExitTempFail, err)
@@ -86,6 +106,6 @@ func Down() *cobra.Command {
 			return nil
 		},
 	}
-	command.Flags().StringVar(&dir, "dir", "", "folder of the mesh")
+	command.Flags().StringVar(&dir, "dir", "", "folder of the mesh (default: that of 'periplus up')")
 	return command
 }
