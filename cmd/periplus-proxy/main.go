@@ -14,6 +14,7 @@ func main() { process.Main(root()) }
 func root() *cobra.Command {
 	command := &cobra.Command{
 		Use: "periplus-proxy", Short: "The data plane of Periplus alone: a sidecar, or an east-west gateway",
+		Version: process.Version(),
 	}
 	command.AddCommand(dataplane.Sidecar(), dataplane.EastWest())
 	return command

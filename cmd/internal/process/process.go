@@ -50,10 +50,13 @@ func Registry() *prometheus.Registry {
 	return r
 }
 
-// Listen opens the address of a flag; "" is no listener.
+// Listen opens the address of a flag; "" is no listener. What is no HOST:PORT is [cli.ExitUsage].
 func Listen(flag, address string) (net.Listener, error) {
 	if address == "" {
 		return nil, nil
+	}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return nil, cli.Exit(cli.ExitUsage, fmt.Errorf("--%s %q: want HOST:PORT, or :PORT for all addresses", flag, address))
 	}
 	listener, err := net.Listen("tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -65,11 +68,16 @@ func Listen(flag, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// ListenAll opens several; flags and addresses alternate.
+// ListenAll opens several; flags and addresses alternate. After an error none is open.
 func ListenAll(flagsAndAddresses ...string) (out []net.Listener, err error) {
 	for i := 0; i < len(flagsAndAddresses); i += 2 {
 		listener, err := Listen(flagsAndAddresses[i], flagsAndAddresses[i+1])
 		if err != nil {
+			for _, open := range out {
+				if open != nil {
+					open.Close()
+				}
+			}
 			return nil, err
 		}
 		out = append(out, listener)
