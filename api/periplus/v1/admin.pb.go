@@ -2713,11 +2713,181 @@ func (x *TrustPeerStatus) GetDelivery() string {
 	return ""
 }
 
+type ListProxiesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of this cluster only; "": of all.
+	Cluster       string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProxiesRequest) Reset() {
+	*x = ListProxiesRequest{}
+	mi := &file_periplus_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProxiesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProxiesRequest) ProtoMessage() {}
+
+func (x *ListProxiesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_periplus_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProxiesRequest.ProtoReflect.Descriptor instead.
+func (*ListProxiesRequest) Descriptor() ([]byte, []int) {
+	return file_periplus_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListProxiesRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+type ListProxiesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// By cluster, then by the proxy's id.
+	Items         []*ProxyStatus `protobuf:"bytes,1,rep,name=items,proto3" json:"items,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListProxiesResponse) Reset() {
+	*x = ListProxiesResponse{}
+	mi := &file_periplus_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListProxiesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListProxiesResponse) ProtoMessage() {}
+
+func (x *ListProxiesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_periplus_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListProxiesResponse.ProtoReflect.Descriptor instead.
+func (*ListProxiesResponse) Descriptor() ([]byte, []int) {
+	return file_periplus_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ListProxiesResponse) GetItems() []*ProxyStatus {
+	if x != nil {
+		return x.Items
+	}
+	return nil
+}
+
+// ProxyStatus is a proxy as the agent of its cluster last reported it. A proxy that follows a controller because its
+// agent is gone is as it was then.
+type ProxyStatus struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Cluster string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Region  string                 `protobuf:"bytes,2,opt,name=region,proto3" json:"region,omitempty"`
+	State   *ProxyState            `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	// Milliseconds since the agent reported it.
+	AgeMs int64 `protobuf:"varint,4,opt,name=age_ms,json=ageMs,proto3" json:"age_ms,omitempty"`
+	// The replica that the agent is connected to; "": to none.
+	Replica       string `protobuf:"bytes,5,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyStatus) Reset() {
+	*x = ProxyStatus{}
+	mi := &file_periplus_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyStatus) ProtoMessage() {}
+
+func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_periplus_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
+func (*ProxyStatus) Descriptor() ([]byte, []int) {
+	return file_periplus_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *ProxyStatus) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ProxyStatus) GetRegion() string {
+	if x != nil {
+		return x.Region
+	}
+	return ""
+}
+
+func (x *ProxyStatus) GetState() *ProxyState {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *ProxyStatus) GetAgeMs() int64 {
+	if x != nil {
+		return x.AgeMs
+	}
+	return 0
+}
+
+func (x *ProxyStatus) GetReplica() string {
+	if x != nil {
+		return x.Replica
+	}
+	return ""
+}
+
 var File_periplus_v1_admin_proto protoreflect.FileDescriptor
 
 const file_periplus_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x17periplus/v1/admin.proto\x12\vperiplus.v1\x1a\x16periplus/v1/mesh.proto\"t\n" +
+	"\x17periplus/v1/admin.proto\x12\vperiplus.v1\x1a\x17periplus/v1/agent.proto\x1a\x16periplus/v1/mesh.proto\"t\n" +
 	"\x16RegisterClusterRequest\x12.\n" +
 	"\acluster\x18\x01 \x01(\v2\x14.periplus.v1.ClusterR\acluster\x12*\n" +
 	"\x11token_ttl_seconds\x18\x02 \x01(\rR\x0ftokenTtlSeconds\"\x83\x01\n" +
@@ -2904,7 +3074,17 @@ const file_periplus_v1_admin_proto_rawDesc = "" +
 	"\vauthorities\x18\x06 \x01(\rR\vauthorities\x12\"\n" +
 	"\rexpires_at_ms\x18\a \x01(\x03R\vexpiresAtMs\x12\x17\n" +
 	"\aheld_ms\x18\b \x01(\x03R\x06heldMs\x12\x1a\n" +
-	"\bdelivery\x18\t \x01(\tR\bdelivery2\xd6\x03\n" +
+	"\bdelivery\x18\t \x01(\tR\bdelivery\".\n" +
+	"\x12ListProxiesRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"E\n" +
+	"\x13ListProxiesResponse\x12.\n" +
+	"\x05items\x18\x01 \x03(\v2\x18.periplus.v1.ProxyStatusR\x05items\"\x9f\x01\n" +
+	"\vProxyStatus\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
+	"\x06region\x18\x02 \x01(\tR\x06region\x12-\n" +
+	"\x05state\x18\x03 \x01(\v2\x17.periplus.v1.ProxyStateR\x05state\x12\x15\n" +
+	"\x06age_ms\x18\x04 \x01(\x03R\x05ageMs\x12\x18\n" +
+	"\areplica\x18\x05 \x01(\tR\areplica2\xd6\x03\n" +
 	"\x0eClusterService\x12\\\n" +
 	"\x0fRegisterCluster\x12#.periplus.v1.RegisterClusterRequest\x1a$.periplus.v1.RegisterClusterResponse\x12X\n" +
 	"\fListClusters\x12 .periplus.v1.ListClustersRequest\x1a!.periplus.v1.ListClustersResponse\"\x03\x90\x02\x01\x12\\\n" +
@@ -2915,7 +3095,7 @@ const file_periplus_v1_admin_proto_rawDesc = "" +
 	"\vApplyPolicy\x12\x1f.periplus.v1.ApplyPolicyRequest\x1a .periplus.v1.ApplyPolicyResponse\x12U\n" +
 	"\vGetPolicies\x12\x1f.periplus.v1.GetPoliciesRequest\x1a .periplus.v1.GetPoliciesResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\fDeletePolicy\x12 .periplus.v1.DeletePolicyRequest\x1a!.periplus.v1.DeletePolicyResponse\x12[\n" +
-	"\rPolicyHistory\x12!.periplus.v1.PolicyHistoryRequest\x1a\".periplus.v1.PolicyHistoryResponse\"\x03\x90\x02\x012\xcf\x04\n" +
+	"\rPolicyHistory\x12!.periplus.v1.PolicyHistoryRequest\x1a\".periplus.v1.PolicyHistoryResponse\"\x03\x90\x02\x012\xa6\x05\n" +
 	"\vMeshService\x12L\n" +
 	"\bOverview\x12\x1c.periplus.v1.OverviewRequest\x1a\x1d.periplus.v1.OverviewResponse\"\x03\x90\x02\x01\x12X\n" +
 	"\fListServices\x12 .periplus.v1.ListServicesRequest\x1a!.periplus.v1.ListServicesResponse\"\x03\x90\x02\x01\x12I\n" +
@@ -2923,7 +3103,8 @@ const file_periplus_v1_admin_proto_rawDesc = "" +
 	"\vListMembers\x12\x1f.periplus.v1.ListMembersRequest\x1a .periplus.v1.ListMembersResponse\"\x03\x90\x02\x01\x12J\n" +
 	"\tAddMember\x12\x1d.periplus.v1.AddMemberRequest\x1a\x1e.periplus.v1.AddMemberResponse\x12S\n" +
 	"\fRemoveMember\x12 .periplus.v1.RemoveMemberRequest\x1a!.periplus.v1.RemoveMemberResponse\x12U\n" +
-	"\vTrustStatus\x12\x1f.periplus.v1.TrustStatusRequest\x1a .periplus.v1.TrustStatusResponse\"\x03\x90\x02\x01B>Z<github.com/periplus-mesh/periplus/api/periplus/v1;periplusv1b\x06proto3"
+	"\vTrustStatus\x12\x1f.periplus.v1.TrustStatusRequest\x1a .periplus.v1.TrustStatusResponse\"\x03\x90\x02\x01\x12U\n" +
+	"\vListProxies\x12\x1f.periplus.v1.ListProxiesRequest\x1a .periplus.v1.ListProxiesResponse\"\x03\x90\x02\x01B>Z<github.com/periplus-mesh/periplus/api/periplus/v1;periplusv1b\x06proto3"
 
 var (
 	file_periplus_v1_admin_proto_rawDescOnce sync.Once
@@ -2937,7 +3118,7 @@ func file_periplus_v1_admin_proto_rawDescGZIP() []byte {
 	return file_periplus_v1_admin_proto_rawDescData
 }
 
-var file_periplus_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 43)
+var file_periplus_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_periplus_v1_admin_proto_goTypes = []any{
 	(*RegisterClusterRequest)(nil),  // 0: periplus.v1.RegisterClusterRequest
 	(*RegisterClusterResponse)(nil), // 1: periplus.v1.RegisterClusterResponse
@@ -2982,79 +3163,87 @@ var file_periplus_v1_admin_proto_goTypes = []any{
 	(*TrustStatusResponse)(nil),     // 40: periplus.v1.TrustStatusResponse
 	(*TrustDomainStatus)(nil),       // 41: periplus.v1.TrustDomainStatus
 	(*TrustPeerStatus)(nil),         // 42: periplus.v1.TrustPeerStatus
-	(*Cluster)(nil),                 // 43: periplus.v1.Cluster
-	(ClusterState)(0),               // 44: periplus.v1.ClusterState
-	(*Policy)(nil),                  // 45: periplus.v1.Policy
-	(*PolicyRevision)(nil),          // 46: periplus.v1.PolicyRevision
-	(*ServiceName)(nil),             // 47: periplus.v1.ServiceName
-	(*Locality)(nil),                // 48: periplus.v1.Locality
-	(Health)(0),                     // 49: periplus.v1.Health
+	(*ListProxiesRequest)(nil),      // 43: periplus.v1.ListProxiesRequest
+	(*ListProxiesResponse)(nil),     // 44: periplus.v1.ListProxiesResponse
+	(*ProxyStatus)(nil),             // 45: periplus.v1.ProxyStatus
+	(*Cluster)(nil),                 // 46: periplus.v1.Cluster
+	(ClusterState)(0),               // 47: periplus.v1.ClusterState
+	(*Policy)(nil),                  // 48: periplus.v1.Policy
+	(*PolicyRevision)(nil),          // 49: periplus.v1.PolicyRevision
+	(*ServiceName)(nil),             // 50: periplus.v1.ServiceName
+	(*Locality)(nil),                // 51: periplus.v1.Locality
+	(Health)(0),                     // 52: periplus.v1.Health
+	(*ProxyState)(nil),              // 53: periplus.v1.ProxyState
 }
 var file_periplus_v1_admin_proto_depIdxs = []int32{
-	43, // 0: periplus.v1.RegisterClusterRequest.cluster:type_name -> periplus.v1.Cluster
-	43, // 1: periplus.v1.RegisterClusterResponse.cluster:type_name -> periplus.v1.Cluster
+	46, // 0: periplus.v1.RegisterClusterRequest.cluster:type_name -> periplus.v1.Cluster
+	46, // 1: periplus.v1.RegisterClusterResponse.cluster:type_name -> periplus.v1.Cluster
 	4,  // 2: periplus.v1.ListClustersResponse.items:type_name -> periplus.v1.ClusterStatus
-	43, // 3: periplus.v1.ClusterStatus.cluster:type_name -> periplus.v1.Cluster
-	44, // 4: periplus.v1.SetClusterStateRequest.state:type_name -> periplus.v1.ClusterState
-	43, // 5: periplus.v1.SetClusterStateResponse.cluster:type_name -> periplus.v1.Cluster
-	43, // 6: periplus.v1.RotateClusterResponse.cluster:type_name -> periplus.v1.Cluster
+	46, // 3: periplus.v1.ClusterStatus.cluster:type_name -> periplus.v1.Cluster
+	47, // 4: periplus.v1.SetClusterStateRequest.state:type_name -> periplus.v1.ClusterState
+	46, // 5: periplus.v1.SetClusterStateResponse.cluster:type_name -> periplus.v1.Cluster
+	46, // 6: periplus.v1.RotateClusterResponse.cluster:type_name -> periplus.v1.Cluster
 	13, // 7: periplus.v1.ApplyPolicyResponse.items:type_name -> periplus.v1.AppliedPolicy
-	45, // 8: periplus.v1.GetPoliciesResponse.items:type_name -> periplus.v1.Policy
-	46, // 9: periplus.v1.PolicyHistoryResponse.items:type_name -> periplus.v1.PolicyRevision
+	48, // 8: periplus.v1.GetPoliciesResponse.items:type_name -> periplus.v1.Policy
+	49, // 9: periplus.v1.PolicyHistoryResponse.items:type_name -> periplus.v1.PolicyRevision
 	22, // 10: periplus.v1.OverviewResponse.regions:type_name -> periplus.v1.RegionOverview
 	4,  // 11: periplus.v1.OverviewResponse.clusters:type_name -> periplus.v1.ClusterStatus
 	23, // 12: periplus.v1.OverviewResponse.traffic:type_name -> periplus.v1.TrafficCell
 	26, // 13: periplus.v1.OverviewResponse.services:type_name -> periplus.v1.ServiceStatus
 	34, // 14: periplus.v1.OverviewResponse.members:type_name -> periplus.v1.MemberStatus
-	47, // 15: periplus.v1.TrafficCell.service:type_name -> periplus.v1.ServiceName
+	50, // 15: periplus.v1.TrafficCell.service:type_name -> periplus.v1.ServiceName
 	26, // 16: periplus.v1.ListServicesResponse.items:type_name -> periplus.v1.ServiceStatus
-	47, // 17: periplus.v1.ServiceStatus.name:type_name -> periplus.v1.ServiceName
+	50, // 17: periplus.v1.ServiceStatus.name:type_name -> periplus.v1.ServiceName
 	27, // 18: periplus.v1.ServiceStatus.clusters:type_name -> periplus.v1.ServiceInCluster
 	30, // 19: periplus.v1.ExplainResponse.levels:type_name -> periplus.v1.ExplainedLevel
 	31, // 20: periplus.v1.ExplainResponse.dropped:type_name -> periplus.v1.ExplainedEndpoint
 	31, // 21: periplus.v1.ExplainedLevel.endpoints:type_name -> periplus.v1.ExplainedEndpoint
-	48, // 22: periplus.v1.ExplainedEndpoint.locality:type_name -> periplus.v1.Locality
-	49, // 23: periplus.v1.ExplainedEndpoint.health:type_name -> periplus.v1.Health
+	51, // 22: periplus.v1.ExplainedEndpoint.locality:type_name -> periplus.v1.Locality
+	52, // 23: periplus.v1.ExplainedEndpoint.health:type_name -> periplus.v1.Health
 	34, // 24: periplus.v1.ListMembersResponse.items:type_name -> periplus.v1.MemberStatus
 	41, // 25: periplus.v1.TrustStatusResponse.items:type_name -> periplus.v1.TrustDomainStatus
 	42, // 26: periplus.v1.TrustDomainStatus.peers:type_name -> periplus.v1.TrustPeerStatus
-	0,  // 27: periplus.v1.ClusterService.RegisterCluster:input_type -> periplus.v1.RegisterClusterRequest
-	2,  // 28: periplus.v1.ClusterService.ListClusters:input_type -> periplus.v1.ListClustersRequest
-	5,  // 29: periplus.v1.ClusterService.SetClusterState:input_type -> periplus.v1.SetClusterStateRequest
-	7,  // 30: periplus.v1.ClusterService.RotateCluster:input_type -> periplus.v1.RotateClusterRequest
-	9,  // 31: periplus.v1.ClusterService.RemoveCluster:input_type -> periplus.v1.RemoveClusterRequest
-	11, // 32: periplus.v1.PolicyService.ApplyPolicy:input_type -> periplus.v1.ApplyPolicyRequest
-	14, // 33: periplus.v1.PolicyService.GetPolicies:input_type -> periplus.v1.GetPoliciesRequest
-	16, // 34: periplus.v1.PolicyService.DeletePolicy:input_type -> periplus.v1.DeletePolicyRequest
-	18, // 35: periplus.v1.PolicyService.PolicyHistory:input_type -> periplus.v1.PolicyHistoryRequest
-	20, // 36: periplus.v1.MeshService.Overview:input_type -> periplus.v1.OverviewRequest
-	24, // 37: periplus.v1.MeshService.ListServices:input_type -> periplus.v1.ListServicesRequest
-	28, // 38: periplus.v1.MeshService.Explain:input_type -> periplus.v1.ExplainRequest
-	32, // 39: periplus.v1.MeshService.ListMembers:input_type -> periplus.v1.ListMembersRequest
-	35, // 40: periplus.v1.MeshService.AddMember:input_type -> periplus.v1.AddMemberRequest
-	37, // 41: periplus.v1.MeshService.RemoveMember:input_type -> periplus.v1.RemoveMemberRequest
-	39, // 42: periplus.v1.MeshService.TrustStatus:input_type -> periplus.v1.TrustStatusRequest
-	1,  // 43: periplus.v1.ClusterService.RegisterCluster:output_type -> periplus.v1.RegisterClusterResponse
-	3,  // 44: periplus.v1.ClusterService.ListClusters:output_type -> periplus.v1.ListClustersResponse
-	6,  // 45: periplus.v1.ClusterService.SetClusterState:output_type -> periplus.v1.SetClusterStateResponse
-	8,  // 46: periplus.v1.ClusterService.RotateCluster:output_type -> periplus.v1.RotateClusterResponse
-	10, // 47: periplus.v1.ClusterService.RemoveCluster:output_type -> periplus.v1.RemoveClusterResponse
-	12, // 48: periplus.v1.PolicyService.ApplyPolicy:output_type -> periplus.v1.ApplyPolicyResponse
-	15, // 49: periplus.v1.PolicyService.GetPolicies:output_type -> periplus.v1.GetPoliciesResponse
-	17, // 50: periplus.v1.PolicyService.DeletePolicy:output_type -> periplus.v1.DeletePolicyResponse
-	19, // 51: periplus.v1.PolicyService.PolicyHistory:output_type -> periplus.v1.PolicyHistoryResponse
-	21, // 52: periplus.v1.MeshService.Overview:output_type -> periplus.v1.OverviewResponse
-	25, // 53: periplus.v1.MeshService.ListServices:output_type -> periplus.v1.ListServicesResponse
-	29, // 54: periplus.v1.MeshService.Explain:output_type -> periplus.v1.ExplainResponse
-	33, // 55: periplus.v1.MeshService.ListMembers:output_type -> periplus.v1.ListMembersResponse
-	36, // 56: periplus.v1.MeshService.AddMember:output_type -> periplus.v1.AddMemberResponse
-	38, // 57: periplus.v1.MeshService.RemoveMember:output_type -> periplus.v1.RemoveMemberResponse
-	40, // 58: periplus.v1.MeshService.TrustStatus:output_type -> periplus.v1.TrustStatusResponse
-	43, // [43:59] is the sub-list for method output_type
-	27, // [27:43] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	45, // 27: periplus.v1.ListProxiesResponse.items:type_name -> periplus.v1.ProxyStatus
+	53, // 28: periplus.v1.ProxyStatus.state:type_name -> periplus.v1.ProxyState
+	0,  // 29: periplus.v1.ClusterService.RegisterCluster:input_type -> periplus.v1.RegisterClusterRequest
+	2,  // 30: periplus.v1.ClusterService.ListClusters:input_type -> periplus.v1.ListClustersRequest
+	5,  // 31: periplus.v1.ClusterService.SetClusterState:input_type -> periplus.v1.SetClusterStateRequest
+	7,  // 32: periplus.v1.ClusterService.RotateCluster:input_type -> periplus.v1.RotateClusterRequest
+	9,  // 33: periplus.v1.ClusterService.RemoveCluster:input_type -> periplus.v1.RemoveClusterRequest
+	11, // 34: periplus.v1.PolicyService.ApplyPolicy:input_type -> periplus.v1.ApplyPolicyRequest
+	14, // 35: periplus.v1.PolicyService.GetPolicies:input_type -> periplus.v1.GetPoliciesRequest
+	16, // 36: periplus.v1.PolicyService.DeletePolicy:input_type -> periplus.v1.DeletePolicyRequest
+	18, // 37: periplus.v1.PolicyService.PolicyHistory:input_type -> periplus.v1.PolicyHistoryRequest
+	20, // 38: periplus.v1.MeshService.Overview:input_type -> periplus.v1.OverviewRequest
+	24, // 39: periplus.v1.MeshService.ListServices:input_type -> periplus.v1.ListServicesRequest
+	28, // 40: periplus.v1.MeshService.Explain:input_type -> periplus.v1.ExplainRequest
+	32, // 41: periplus.v1.MeshService.ListMembers:input_type -> periplus.v1.ListMembersRequest
+	35, // 42: periplus.v1.MeshService.AddMember:input_type -> periplus.v1.AddMemberRequest
+	37, // 43: periplus.v1.MeshService.RemoveMember:input_type -> periplus.v1.RemoveMemberRequest
+	39, // 44: periplus.v1.MeshService.TrustStatus:input_type -> periplus.v1.TrustStatusRequest
+	43, // 45: periplus.v1.MeshService.ListProxies:input_type -> periplus.v1.ListProxiesRequest
+	1,  // 46: periplus.v1.ClusterService.RegisterCluster:output_type -> periplus.v1.RegisterClusterResponse
+	3,  // 47: periplus.v1.ClusterService.ListClusters:output_type -> periplus.v1.ListClustersResponse
+	6,  // 48: periplus.v1.ClusterService.SetClusterState:output_type -> periplus.v1.SetClusterStateResponse
+	8,  // 49: periplus.v1.ClusterService.RotateCluster:output_type -> periplus.v1.RotateClusterResponse
+	10, // 50: periplus.v1.ClusterService.RemoveCluster:output_type -> periplus.v1.RemoveClusterResponse
+	12, // 51: periplus.v1.PolicyService.ApplyPolicy:output_type -> periplus.v1.ApplyPolicyResponse
+	15, // 52: periplus.v1.PolicyService.GetPolicies:output_type -> periplus.v1.GetPoliciesResponse
+	17, // 53: periplus.v1.PolicyService.DeletePolicy:output_type -> periplus.v1.DeletePolicyResponse
+	19, // 54: periplus.v1.PolicyService.PolicyHistory:output_type -> periplus.v1.PolicyHistoryResponse
+	21, // 55: periplus.v1.MeshService.Overview:output_type -> periplus.v1.OverviewResponse
+	25, // 56: periplus.v1.MeshService.ListServices:output_type -> periplus.v1.ListServicesResponse
+	29, // 57: periplus.v1.MeshService.Explain:output_type -> periplus.v1.ExplainResponse
+	33, // 58: periplus.v1.MeshService.ListMembers:output_type -> periplus.v1.ListMembersResponse
+	36, // 59: periplus.v1.MeshService.AddMember:output_type -> periplus.v1.AddMemberResponse
+	38, // 60: periplus.v1.MeshService.RemoveMember:output_type -> periplus.v1.RemoveMemberResponse
+	40, // 61: periplus.v1.MeshService.TrustStatus:output_type -> periplus.v1.TrustStatusResponse
+	44, // 62: periplus.v1.MeshService.ListProxies:output_type -> periplus.v1.ListProxiesResponse
+	46, // [46:63] is the sub-list for method output_type
+	29, // [29:46] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_periplus_v1_admin_proto_init() }
@@ -3062,6 +3251,7 @@ func file_periplus_v1_admin_proto_init() {
 	if File_periplus_v1_admin_proto != nil {
 		return
 	}
+	file_periplus_v1_agent_proto_init()
 	file_periplus_v1_mesh_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3069,7 +3259,7 @@ func file_periplus_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_periplus_v1_admin_proto_rawDesc), len(file_periplus_v1_admin_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   43,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

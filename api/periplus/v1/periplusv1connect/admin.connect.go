@@ -80,6 +80,8 @@ const (
 	MeshServiceRemoveMemberProcedure = "/periplus.v1.MeshService/RemoveMember"
 	// MeshServiceTrustStatusProcedure is the fully-qualified name of the MeshService's TrustStatus RPC.
 	MeshServiceTrustStatusProcedure = "/periplus.v1.MeshService/TrustStatus"
+	// MeshServiceListProxiesProcedure is the fully-qualified name of the MeshService's ListProxies RPC.
+	MeshServiceListProxiesProcedure = "/periplus.v1.MeshService/ListProxies"
 )
 
 // ClusterServiceClient is a client for the periplus.v1.ClusterService service.
@@ -421,6 +423,7 @@ type MeshServiceClient interface {
 	AddMember(context.Context, *connect.Request[v1.AddMemberRequest]) (*connect.Response[v1.AddMemberResponse], error)
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
 	TrustStatus(context.Context, *connect.Request[v1.TrustStatusRequest]) (*connect.Response[v1.TrustStatusResponse], error)
+	ListProxies(context.Context, *connect.Request[v1.ListProxiesRequest]) (*connect.Response[v1.ListProxiesResponse], error)
 }
 
 // NewMeshServiceClient constructs a client for the periplus.v1.MeshService service. By default, it
@@ -481,6 +484,13 @@ func NewMeshServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		listProxies: connect.NewClient[v1.ListProxiesRequest, v1.ListProxiesResponse](
+			httpClient,
+			baseURL+MeshServiceListProxiesProcedure,
+			connect.WithSchema(meshServiceMethods.ByName("ListProxies")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -493,6 +503,7 @@ type meshServiceClient struct {
 	addMember    *connect.Client[v1.AddMemberRequest, v1.AddMemberResponse]
 	removeMember *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
 	trustStatus  *connect.Client[v1.TrustStatusRequest, v1.TrustStatusResponse]
+	listProxies  *connect.Client[v1.ListProxiesRequest, v1.ListProxiesResponse]
 }
 
 // Overview calls periplus.v1.MeshService.Overview.
@@ -530,6 +541,11 @@ func (c *meshServiceClient) TrustStatus(ctx context.Context, req *connect.Reques
 	return c.trustStatus.CallUnary(ctx, req)
 }
 
+// ListProxies calls periplus.v1.MeshService.ListProxies.
+func (c *meshServiceClient) ListProxies(ctx context.Context, req *connect.Request[v1.ListProxiesRequest]) (*connect.Response[v1.ListProxiesResponse], error) {
+	return c.listProxies.CallUnary(ctx, req)
+}
+
 // MeshServiceHandler is an implementation of the periplus.v1.MeshService service.
 type MeshServiceHandler interface {
 	Overview(context.Context, *connect.Request[v1.OverviewRequest]) (*connect.Response[v1.OverviewResponse], error)
@@ -539,6 +555,7 @@ type MeshServiceHandler interface {
 	AddMember(context.Context, *connect.Request[v1.AddMemberRequest]) (*connect.Response[v1.AddMemberResponse], error)
 	RemoveMember(context.Context, *connect.Request[v1.RemoveMemberRequest]) (*connect.Response[v1.RemoveMemberResponse], error)
 	TrustStatus(context.Context, *connect.Request[v1.TrustStatusRequest]) (*connect.Response[v1.TrustStatusResponse], error)
+	ListProxies(context.Context, *connect.Request[v1.ListProxiesRequest]) (*connect.Response[v1.ListProxiesResponse], error)
 }
 
 // NewMeshServiceHandler builds an HTTP handler from the service implementation. It returns the path
@@ -595,6 +612,13 @@ func NewMeshServiceHandler(svc MeshServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	meshServiceListProxiesHandler := connect.NewUnaryHandler(
+		MeshServiceListProxiesProcedure,
+		svc.ListProxies,
+		connect.WithSchema(meshServiceMethods.ByName("ListProxies")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/periplus.v1.MeshService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case MeshServiceOverviewProcedure:
@@ -611,6 +635,8 @@ func NewMeshServiceHandler(svc MeshServiceHandler, opts ...connect.HandlerOption
 			meshServiceRemoveMemberHandler.ServeHTTP(w, r)
 		case MeshServiceTrustStatusProcedure:
 			meshServiceTrustStatusHandler.ServeHTTP(w, r)
+		case MeshServiceListProxiesProcedure:
+			meshServiceListProxiesHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -646,4 +672,8 @@ func (UnimplementedMeshServiceHandler) RemoveMember(context.Context, *connect.Re
 
 func (UnimplementedMeshServiceHandler) TrustStatus(context.Context, *connect.Request[v1.TrustStatusRequest]) (*connect.Response[v1.TrustStatusResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("periplus.v1.MeshService.TrustStatus is not implemented"))
+}
+
+func (UnimplementedMeshServiceHandler) ListProxies(context.Context, *connect.Request[v1.ListProxiesRequest]) (*connect.Response[v1.ListProxiesResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("periplus.v1.MeshService.ListProxies is not implemented"))
 }
