@@ -33,6 +33,7 @@ func root() *cobra.Command {
 		Long: `Periplus joins many clusters, in many regions and networks, into one service mesh.
 
 Start with 'periplus up': a three-region mesh on this machine, to look at and to break.`,
+		Version: process.Version(),
 	}
 	command.AddGroup(
 		&cobra.Group{ID: "start", Title: "Try it:"},
@@ -47,7 +48,7 @@ Start with 'periplus up': a three-region mesh on this machine, to look at and to
 		}
 	}
 	add("start", up.Up(), up.Down())
-	add("operate", cluster.Command(), policy.Command(), inspect.Explain(), inspect.Services(), workload.Command(), inspect.Trust(), inspect.Dashboard(), contexts.Command())
+	add("operate", cluster.Command(), policy.Command(), inspect.Explain(), inspect.Services(), inspect.ProxyStatus(), workload.Command(), inspect.Trust(), inspect.Dashboard(), contexts.Command())
 	add("run", global.Command(), agentflags.Command("agent", etcdflags.Source()), dataplane.Sidecar(), dataplane.EastWest(), authority.Command(),
 		demo.Command(), envoy.Command(), svid.Command(), grpc.Command())
 	command.AddCommand(version())

@@ -57,6 +57,9 @@ func TestWrongUsageExits64(t *testing.T) {
 		{"cluster", "register", "x", "--region", "r", "--network", "no-cidr", "--trust-domain", "x.mesh"},
 		{"policy", "apply", "-f", "-", "--dry-run=client"}, {"cluster", "register", "x"},
 		{"proxy", "--name", "n", "--cluster", "c", "--network", "n", "--agent", "a", "--bind", "nowhere"},
+		{"nonsense"}, {"completion", "nonsense"}, {"up", "nonsense"}, {"up", "--rate", "0"}, {"up", "--svid-ttl", "soon"}, {"policies", "aply"},
+		{"policy", "apply", "-f", "a.yaml", "-f", "b.yaml"}, {"envoy", "bootstrap", "--delta", "--sotw"},
+		{"cluster", "register", "x", "--region", "r", "--network", "n=10.0.0.0/8", "--trust-domain", "x.mesh", "--token-ttl", "1h"},
 	} {
 		command := process.Usage(root())
 		command.SetArgs(args)
@@ -65,6 +68,33 @@ func TestWrongUsageExits64(t *testing.T) {
 		err := command.Execute()
 		if got := cli.Code(err); got != cli.ExitUsage {
 			t.Errorf("%v: exit code %d (%v), want %d", args, got, err, cli.ExitUsage)
+		}
+	}
+}
+
+// A format that there is not is found before anything is done.
+func TestUnknownFormatsAreRefusedAtOnce(t *testing.T) {
+	seen := 0
+	walk(root(), func(c *cobra.Command) {
+		if c.Flags().Lookup("output") == nil {
+			return
+		}
+		seen++
+		if err := c.ParseFlags([]string{"-o", "xml"}); err == nil || !strings.Contains(err.Error(), "want one of") {
+			t.Errorf("%s -o xml: %v", c.CommandPath(), err)
+		}
+	})
+	if seen < 10 {
+		t.Errorf("%d commands with -o: the test looks at nothing", seen)
+	}
+}
+
+func TestMistypedCommandsGetASuggestion(t *testing.T) {
+	for typed, want := range map[string]string{"clsuter": "'periplus cluster'", "cluster lst": "'periplus cluster list'"} {
+		command := process.Usage(root())
+		command.SetArgs(strings.Fields(typed))
+		if err := command.Execute(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", typed, err)
 		}
 	}
 }

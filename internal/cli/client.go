@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/api/periplus/v1/periplusv1connect"
@@ -22,8 +23,12 @@ import (
 	"github.com/periplus-mesh/periplus/trust"
 )
 
-// dialTimeout bounds the try of one replica; a dead host must not eat the patience of a person.
-const dialTimeout = 3 * time.Second
+// dialTimeout bounds the try of one replica, callTimeout a call as a whole; a dead host must not eat the patience of a
+// person.
+const (
+	dialTimeout = 3 * time.Second
+	callTimeout = 30 * time.Second
+)
 
 // Client is the admin API of one mesh, at whichever replica answers.
 type Client struct {
@@ -51,12 +56,30 @@ func (c Context) Connect() (*Client, error) {
 	return NewClient(&http.Client{Transport: transport}, "https://periplus"), nil
 }
 
-// NewClient makes a client over any HTTP client.
+// NewClient makes a client over any HTTP client. A call lasts half a minute at most.
 func NewClient(client *http.Client, base string) *Client {
+	bounded := connect.WithInterceptors(connect.UnaryInterceptorFunc(bound))
 	return &Client{
-		Clusters: periplusv1connect.NewClusterServiceClient(client, base),
-		Policies: periplusv1connect.NewPolicyServiceClient(client, base),
-		Mesh:     periplusv1connect.NewMeshServiceClient(client, base),
+		Clusters: periplusv1connect.NewClusterServiceClient(client, base, bounded),
+		Policies: periplusv1connect.NewPolicyServiceClient(client, base, bounded),
+		Mesh:     periplusv1connect.NewMeshServiceClient(client, base, bounded),
+	}
+}
+
+// bound ends calls that get no answer, and says what that means.
+func bound(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+		short, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		response, err := next(short, request)
+		if err == nil || short.Err() == nil || ctx.Err() != nil {
+			return response, err
+		}
+		text := fmt.Sprintf("the controller gave no answer within %v", callTimeout)
+		if request.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects {
+			text += "; the change may have been made or not, it can be asked for again"
+		}
+		return nil, connect.NewError(connect.CodeDeadlineExceeded, errors.New(text))
 	}
 }
 

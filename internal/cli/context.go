@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -111,21 +112,25 @@ func (c *Config) Remove(name string) {
 	}
 }
 
-// Pick returns the context by name, else by $PERIPLUS_CONTEXT, else the current one.
+// Current is the context's name by name, else by $PERIPLUS_CONTEXT, else the current one. It exists, or the error says
+// what to do ([ExitUsage]).
+func (c *Config) Current(name string) (string, error) {
+	name = cmp.Or(name, os.Getenv(EnvContext), c.CurrentContext)
+	switch {
+	case name == "":
+		return "", Exit(ExitUsage, errors.New("no context: start a mesh with 'periplus up', or name one with --context or "+EnvContext))
+	case !slices.ContainsFunc(c.Contexts, func(n NamedContext) bool { return n.Name == name }):
+		return "", Exit(ExitUsage, fmt.Errorf("context %q does not exist: 'periplus config get-contexts' lists them", name))
+	}
+	return name, nil
+}
+
+// Pick is the context that Current names.
 func (c *Config) Pick(name string) (Context, error) {
-	if name == "" {
-		name = os.Getenv(EnvContext)
+	name, err := c.Current(name)
+	if err != nil {
+		return Context{}, err
 	}
-	if name == "" {
-		name = c.CurrentContext
-	}
-	for _, n := range c.Contexts {
-		if n.Name == name {
-			return n.Context, nil
-		}
-	}
-	if name == "" {
-		return Context{}, Exit(ExitUsage, errors.New("no context: start a mesh with 'periplus up', or name one with --context or "+EnvContext))
-	}
-	return Context{}, Exit(ExitUsage, fmt.Errorf("context %q does not exist: 'periplus config get-contexts' lists them", name))
+	i := slices.IndexFunc(c.Contexts, func(n NamedContext) bool { return n.Name == name })
+	return c.Contexts[i].Context, nil
 }

@@ -6,14 +6,16 @@ import (
 	"connectrpc.com/connect"
 )
 
-// Exit codes, as istioctl's (istioctl/cmd/sysexits.go, after BSD sysexits), and 75 for a plane out of reach.
+// Exit codes, as istioctl's (istioctl/cmd/sysexits.go, after BSD sysexits), 75 for a plane out of reach, and what shells
+// say of a program that Ctrl-C ended.
 const (
-	ExitOK       = 0
-	ExitUnknown  = 1
-	ExitUsage    = 64
-	ExitData     = 65
-	ExitTempFail = 75
-	ExitAnalysis = 79
+	ExitOK          = 0
+	ExitUnknown     = 1
+	ExitUsage       = 64
+	ExitData        = 65
+	ExitTempFail    = 75
+	ExitAnalysis    = 79
+	ExitInterrupted = 130
 )
 
 type exitError struct {

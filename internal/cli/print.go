@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
@@ -32,11 +33,12 @@ type List struct {
 	Rows    []Row
 }
 
-// Row is one item: its cells, its name and its message.
+// Row is one item: its cells, its name, and what json and yaml show of it: a proto.Message or what encoding/json takes.
+// A row without an item is for people alone.
 type Row struct {
 	Name  string
 	Cells []string
-	Item  proto.Message
+	Item  any
 }
 
 // Print writes the list. json and yaml are a stable contract: apiVersion, kind List, items.
@@ -48,6 +50,9 @@ func (l List) Print(w io.Writer, format string) error {
 		return l.table(w, true)
 	case "name":
 		for _, row := range l.Rows {
+			if row.Name == "" {
+				continue
+			}
 			fmt.Fprintf(w, "%s/%s\n", strings.ToLower(l.Kind), row.Name)
 		}
 		return nil
@@ -59,7 +64,7 @@ func (l List) Print(w io.Writer, format string) error {
 
 func (l List) table(w io.Writer, wide bool) error {
 	if len(l.Rows) == 0 {
-		_, err := fmt.Fprintf(w, "No %ss found.\n", strings.ToLower(l.Kind))
+		_, err := fmt.Fprintf(w, "No %s found.\n", plural(l.Kind))
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
@@ -68,6 +73,21 @@ func (l List) table(w io.Writer, wide bool) error {
 		l.line(t, wide, func(i int) string { return row.Cells[i] })
 	}
 	return t.Flush()
+}
+
+// plural makes words of a kind: TrustDomain is "trust domains", Policy is "policies".
+func plural(kind string) string {
+	var words strings.Builder
+	for i, r := range kind {
+		if i > 0 && unicode.IsUpper(r) {
+			words.WriteByte(' ')
+		}
+		words.WriteRune(unicode.ToLower(r))
+	}
+	if stem, ok := strings.CutSuffix(words.String(), "y"); ok {
+		return stem + "ies"
+	}
+	return words.String() + "s"
 }
 
 func (l List) line(w io.Writer, wide bool, cell func(int) string) {
@@ -83,13 +103,23 @@ func (l List) line(w io.Writer, wide bool, cell func(int) string) {
 func (l List) document(w io.Writer, format string) error {
 	items := make([]json.RawMessage, 0, len(l.Rows))
 	for _, row := range l.Rows {
-		data, err := protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(row.Item)
+		if row.Item == nil {
+			continue
+		}
+		data, err := encode(row.Item)
 		if err != nil {
 			return fmt.Errorf("print %s: %w", row.Name, err)
 		}
 		items = append(items, data)
 	}
 	return Document(w, format, map[string]any{"apiVersion": "periplus.io/v1", "kind": l.Kind + "List", "items": items})
+}
+
+func encode(item any) ([]byte, error) {
+	if message, ok := item.(proto.Message); ok {
+		return protojson.MarshalOptions{EmitUnpopulated: true}.Marshal(message)
+	}
+	return json.Marshal(item)
 }
 
 // Document writes v as json or yaml.

@@ -4,9 +4,11 @@ package agentflags
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	clusteragent "github.com/periplus-mesh/periplus/cluster-agent"
+	"github.com/periplus-mesh/periplus/cluster-agent/credential"
 	"github.com/periplus-mesh/periplus/cmd/internal/process"
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
@@ -42,7 +45,7 @@ cluster's own proxies.`,
 			if err != nil {
 				return err
 			}
-			if config.JoinToken, err = readToken(tokenFile); err != nil {
+			if config.JoinToken, err = readToken(tokenFile, config.DataDir); err != nil {
 				return cli.Exit(cli.ExitData, err)
 			}
 			if err := os.MkdirAll(config.DataDir, 0o700); err != nil {
@@ -101,14 +104,20 @@ func open(sources []Source, log *slog.Logger, metrics prometheus.Registerer) (ou
 	return out, nil
 }
 
-// readToken reads the token; a file that is gone is no error, for it is needed once only.
-func readToken(path string) (string, error) {
+// readToken reads the token. A file that is gone is no error once the data folder has a credential: a token is needed
+// for the first start only.
+func readToken(path, dataDir string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
+		if _, err := os.Stat(filepath.Join(dataDir, credential.FileName)); err == nil {
+			return "", nil
+		}
 	}
-	return strings.TrimSpace(string(data)), err
+	if err != nil {
+		return "", fmt.Errorf("--join-token-file: %w", err)
+	}
+	return strings.TrimSpace(string(data)), nil
 }

@@ -9,6 +9,20 @@ import (
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 )
 
+// ContextNames completes with the contexts that there are.
+func ContextNames(prefix string) (names []string, _ cobra.ShellCompDirective) {
+	_, config, err := Contexts()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveError
+	}
+	for _, n := range config.Contexts {
+		if strings.HasPrefix(n.Name, prefix) {
+			names = append(names, n.Name+"\t"+n.Context.TrustDomain)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
 // ClusterNames completes the first argument with the clusters of the mesh.
 func ClusterNames(c *cobra.Command, args []string, prefix string) (names []string, _ cobra.ShellCompDirective) {
 	if len(args) > 0 {

@@ -13,6 +13,9 @@ const contextFlag = "context"
 // ContextFlag adds --context to the root command, for all below it.
 func ContextFlag(root *cobra.Command) {
 	root.PersistentFlags().String(contextFlag, "", "the mesh to talk to, of those in the contexts file (or $"+cli.EnvContext+")")
+	root.RegisterFlagCompletionFunc(contextFlag, func(_ *cobra.Command, _ []string, prefix string) ([]string, cobra.ShellCompDirective) {
+		return ContextNames(prefix)
+	})
 }
 
 // Contexts are the contexts file and where it is. A file that cannot be read is [cli.ExitData].
@@ -49,5 +52,9 @@ func Until(millis int64) string {
 	if millis == 0 {
 		return "<none>"
 	}
-	return cli.Age(time.Until(time.UnixMilli(millis)))
+	left := time.Until(time.UnixMilli(millis))
+	if left < 0 {
+		return "expired"
+	}
+	return cli.Age(left)
 }

@@ -30,7 +30,7 @@ func (m *manifestFlags) flags(command *cobra.Command) {
 }
 
 // check tells what is wrong before anything is registered.
-func (m *manifestFlags) check(c *cobra.Command, output, cluster, tokenFile string) error {
+func (m *manifestFlags) check(c *cobra.Command, format, cluster, tokenFile string) error {
 	if !m.on {
 		for _, name := range []string{"image", "workload-api", "workload-api-socket", "spire-server", "network-policy", "crds"} {
 			if c.Flags().Changed(name) {
@@ -45,7 +45,7 @@ func (m *manifestFlags) check(c *cobra.Command, output, cluster, tokenFile strin
 	if tokenFile != "" {
 		return cli.Exit(cli.ExitUsage, errors.New("--token-file: with --kubernetes the token is in the Secret"))
 	}
-	if output != "yaml" {
+	if format != "yaml" {
 		return cli.Exit(cli.ExitUsage, fmt.Errorf("nothing was registered: to register the cluster and start its agent there, type: %s -o yaml | kubectl apply -f -", commandLine()))
 	}
 	return nil

@@ -32,7 +32,7 @@ func list() *cobra.Command {
 	return command
 }
 
-func printClusters(w io.Writer, output string, items []*pb.ClusterStatus) error {
+func printClusters(w io.Writer, format string, items []*pb.ClusterStatus) error {
 	list := cli.List{Kind: "Cluster", Columns: []cli.Column{
 		{Title: "NAME"}, {Title: "REGION"}, {Title: "STATUS"}, {Title: "LEASE"}, {Title: "SERVICES"}, {Title: "ENDPOINTS"}, {Title: "GATEWAYS"}, {Title: "BUNDLE"},
 		{Title: "TRUST-DOMAIN", Wide: true}, {Title: "NETWORKS", Wide: true}, {Title: "PROXIES", Wide: true}, {Title: "CREDENTIAL", Wide: true}, {Title: "VERSION", Wide: true},
@@ -45,7 +45,7 @@ func printClusters(w io.Writer, output string, items []*pb.ClusterStatus) error 
 			s.GetCluster().GetTrustDomain(), networkNames(s.GetCluster()), fmt.Sprint(s.GetProxies()), operator.Until(s.GetCredentialExpiresAtMs()), s.GetAgentVersion(),
 		}})
 	}
-	return list.Print(w, output)
+	return list.Print(w, format)
 }
 
 func networkNames(c *pb.Cluster) string {
@@ -94,8 +94,14 @@ func describe(w io.Writer, s *pb.ClusterStatus) {
 	}
 	field("Registered", "%s", time.UnixMilli(s.GetCluster().GetRegisteredAtMs()).Format(time.RFC3339))
 	field("Status", "%s", s.GetStatus())
-	field("Agent", "version %s, heard %s ago, credential generation %d, ends in %s", s.GetAgentVersion(), operator.Age(s.GetLeaseAgeMs()),
-		s.GetCluster().GetCredentialGeneration(), operator.Until(s.GetCredentialExpiresAtMs()))
+	if s.GetLeaseAgeMs() < 0 {
+		field("Agent", "never heard")
+	} else {
+		field("Agent", "version %s, heard %s ago", s.GetAgentVersion(), operator.Age(s.GetLeaseAgeMs()))
+	}
+	if s.GetCredentialExpiresAtMs() > 0 {
+		field("Credential", "generation %d, ends in %s", s.GetCluster().GetCredentialGeneration(), operator.Until(s.GetCredentialExpiresAtMs()))
+	}
 	field("Services", "%d, of which %d exported", s.GetServices(), s.GetExportedServices())
 	field("Endpoints", "%d, of which %d healthy", s.GetEndpoints(), s.GetHealthyEndpoints())
 	field("Gateways", "%d", s.GetGateways())

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,14 +15,24 @@ import (
 	"github.com/periplus-mesh/periplus/cmd/internal/operator"
 	"github.com/periplus-mesh/periplus/cmd/internal/output"
 	"github.com/periplus-mesh/periplus/internal/cli"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
+// maxTokenTTL is the longest life of a token.
+const maxTokenTTL = 15 * time.Minute
+
+// registration is what the flags of 'register' say.
+type registration struct {
+	region, domain       string
+	networks, namespaces []string
+	ttl                  time.Duration
+	file                 string
+	dryRun               bool
+	manifests            manifestFlags
+}
+
 func register() *cobra.Command {
-	var region, domain, file string
-	var networks, namespaces []string
-	var ttl time.Duration
-	var dryRun bool
-	var manifests manifestFlags
+	var r registration
 	command := &cobra.Command{
 		Use:   "register NAME",
 		Short: "Register a cluster: prints the single-use token with which its agent joins",
@@ -36,79 +47,100 @@ is in its Secret.`,
     --kubernetes --image registry.example.org/periplus-agent:1.0 --crds -o yaml | kubectl apply -f -`,
 		Args: cobra.ExactArgs(1),
 	}
-	format := output.ListFlag(command)
+	format := output.Flag(command, "table", "json", "yaml")
 	flags := command.Flags()
-	flags.StringVar(&region, "region", "", "region that the cluster is in (required)")
-	flags.StringArrayVar(&networks, "network", nil, "network of the cluster and the addresses its endpoints may have, NAME=CIDR[,CIDR...] (required, repeatable)")
-	flags.StringVar(&domain, "trust-domain", "", "SPIFFE trust domain of the cluster (required)")
-	flags.StringSliceVar(&namespaces, "namespace", nil, "namespaces the cluster may publish services in (default: all)")
-	flags.DurationVar(&ttl, "token-ttl", 15*time.Minute, "lifetime of the token, at most 15m")
-	flags.StringVar(&file, "token-file", "", "write the token to this file, readable by its owner only, instead of printing it")
-	flags.BoolVar(&dryRun, "dry-run", false, "print what would be registered and change nothing")
-	manifests.flags(command)
+	flags.StringVar(&r.region, "region", "", "region that the cluster is in (required)")
+	flags.StringArrayVar(&r.networks, "network", nil, "network of the cluster and the addresses its endpoints may have, NAME=CIDR[,CIDR...] (required, repeatable)")
+	flags.StringVar(&r.domain, "trust-domain", "", "SPIFFE trust domain of the cluster (required)")
+	flags.StringSliceVar(&r.namespaces, "namespace", nil, "namespaces the cluster may publish services in (default: all)")
+	flags.DurationVar(&r.ttl, "token-ttl", maxTokenTTL, "lifetime of the token, at most 15m")
+	flags.StringVar(&r.file, "token-file", "", "write the token to this file, readable by its owner only, instead of printing it")
+	flags.BoolVar(&r.dryRun, "dry-run", false, "check and print what would be registered, and change nothing")
+	r.manifests.flags(command)
 	for _, name := range []string{"region", "network", "trust-domain"} {
 		command.MarkFlagRequired(name)
 	}
-	command.RunE = func(c *cobra.Command, args []string) error {
-		if err := manifests.check(c, *format, args[0], file); err != nil {
-			return err
-		}
-		cluster := &pb.Cluster{Id: args[0], Region: region, TrustDomain: domain, Namespaces: namespaces, State: pb.ClusterState_CLUSTER_STATE_ACTIVE}
-		for _, network := range networks {
-			name, cidrs, ok := strings.Cut(network, "=")
-			if !ok || cidrs == "" {
-				return cli.Exit(cli.ExitUsage, fmt.Errorf("--network %q: want NAME=CIDR[,CIDR...]: endpoints outside the CIDRs are refused", network))
-			}
-			cluster.Networks = append(cluster.Networks, &pb.Network{Name: name, Cidrs: strings.Split(cidrs, ",")})
-		}
-		if dryRun && manifests.on {
-			return manifests.write(c, args[0], "none: this was a dry run")
-		}
-		if dryRun {
-			return printClusters(c.OutOrStdout(), *format, []*pb.ClusterStatus{{Cluster: cluster, Status: "NotRegistered", LeaseAgeMs: -1}})
-		}
-		client, err := operator.Connect(c)
-		if err != nil {
-			return err
-		}
-		response, err := client.Clusters.RegisterCluster(c.Context(), connect.NewRequest(&pb.RegisterClusterRequest{
-			Cluster: cluster, TokenTtlSeconds: uint32(ttl.Seconds()),
-		}))
-		if err != nil {
-			return err
-		}
-		if manifests.on {
-			return manifests.write(c, args[0], response.Msg.GetToken())
-		}
-		return printToken(c, *format, file, response.Msg)
-	}
+	command.RunE = func(c *cobra.Command, args []string) error { return r.run(c, *format, args[0]) }
 	return command
 }
 
-func printToken(c *cobra.Command, output, file string, r *pb.RegisterClusterResponse) error {
+func (r *registration) run(c *cobra.Command, format, name string) error {
+	if err := r.manifests.check(c, format, name, r.file); err != nil {
+		return err
+	}
+	cluster, err := r.cluster(name)
+	if err != nil {
+		return cli.Exit(cli.ExitUsage, err)
+	}
+	if r.dryRun && r.manifests.on {
+		return r.manifests.write(c, name, "none: this was a dry run")
+	}
+	if r.dryRun {
+		return printClusters(c.OutOrStdout(), format, []*pb.ClusterStatus{{Cluster: cluster, Status: "NotRegistered", LeaseAgeMs: -1}})
+	}
+	client, err := operator.Connect(c)
+	if err != nil {
+		return err
+	}
+	response, err := client.Clusters.RegisterCluster(c.Context(), connect.NewRequest(&pb.RegisterClusterRequest{
+		Cluster: cluster, TokenTtlSeconds: uint32(r.ttl.Seconds()),
+	}))
+	if err != nil {
+		return err
+	}
+	if r.manifests.on {
+		return r.manifests.write(c, name, response.Msg.GetToken())
+	}
+	return printToken(c, format, r.file, response.Msg)
+}
+
+// cluster is what will be registered. What every controller would refuse is refused here, in a dry run too.
+func (r *registration) cluster(name string) (*pb.Cluster, error) {
+	out := &pb.Cluster{Id: name, Region: r.region, TrustDomain: r.domain, Namespaces: r.namespaces, State: pb.ClusterState_CLUSTER_STATE_ACTIVE}
+	for _, network := range r.networks {
+		name, cidrs, ok := strings.Cut(network, "=")
+		if !ok || cidrs == "" {
+			return nil, fmt.Errorf("--network %q: want NAME=CIDR[,CIDR...]: endpoints outside the CIDRs are refused", network)
+		}
+		out.Networks = append(out.Networks, &pb.Network{Name: name, Cidrs: strings.Split(cidrs, ",")})
+	}
+	if r.ttl < time.Second || r.ttl > maxTokenTTL {
+		return nil, fmt.Errorf("--token-ttl %v: want 1s to %v", r.ttl, maxTokenTTL)
+	}
+	cluster, err := meshpb.DecodeCluster(out)
+	if err == nil {
+		err = cluster.Validate()
+	}
+	return out, err
+}
+
+// printToken prints the token, or writes it to a file and says so.
+func printToken(c *cobra.Command, format, file string, r *pb.RegisterClusterResponse) error {
+	name, expires := r.GetCluster().GetId(), time.UnixMilli(r.GetExpiresAtMs())
 	if file != "" {
 		if err := os.WriteFile(file, []byte(r.GetToken()+"\n"), 0o600); err != nil {
-			return fmt.Errorf("token file: %w", err)
+			return fmt.Errorf("the cluster is registered, its token is lost (run the command again for another): %w", err)
 		}
 		if path, err := filepath.Abs(file); err == nil {
 			file = path
 		}
 	}
-	if output == "json" || output == "yaml" {
-		return cli.Document(c.OutOrStdout(), output, map[string]any{
-			"apiVersion": "periplus.io/v1", "kind": "JoinToken", "cluster": r.GetCluster().GetId(), "token": r.GetToken(),
-			"expiresAt": time.UnixMilli(r.GetExpiresAtMs()).UTC().Format(time.RFC3339),
-		})
+	if format != "table" {
+		document := map[string]any{"apiVersion": "periplus.io/v1", "kind": "JoinToken", "cluster": name, "expiresAt": expires.UTC().Format(time.RFC3339)}
+		if document["token"] = r.GetToken(); file != "" {
+			delete(document, "token")
+			document["tokenFile"] = file
+		}
+		return cli.Document(c.OutOrStdout(), format, document)
 	}
-	expires := time.UnixMilli(r.GetExpiresAtMs())
-	fmt.Fprintf(c.ErrOrStderr(), "Cluster %q is registered. The token below works once, until %s.\nOn the cluster, start its agent:\n\n",
-		r.GetCluster().GetId(), expires.Format("15:04:05 MST"))
-	name := file
-	if name == "" {
-		name = r.GetCluster().GetId() + ".token"
+	where := "is in the file"
+	if file == "" {
+		where = "is below, to be kept in a file"
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "  periplus agent --join-token-file %s --data-dir /var/lib/periplus/agent --address ADDRESS:15012 \\\n"+
-		"    --workload-socket unix:///run/spire/agent/api.sock --server-socket unix:///run/spire/server/api.sock\n\n", name)
+	fmt.Fprintf(c.ErrOrStderr(), "Cluster %q is registered. Its token %s. It works once, until %s.\nOn the cluster, start its agent:\n\n"+
+		"  periplus agent --join-token-file %s --data-dir /var/lib/periplus/agent --address ADDRESS:15012 \\\n"+
+		"    --workload-socket unix:///run/spire/agent/api.sock --server-socket unix:///run/spire/server/api.sock\n\n",
+		name, where, expires.Format("15:04:05 MST"), cmp.Or(file, name+".token"))
 	if file == "" {
 		fmt.Fprintln(c.OutOrStdout(), r.GetToken())
 	}

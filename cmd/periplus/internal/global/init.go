@@ -3,13 +3,16 @@ package global
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/cmd/internal/operator"
 	"github.com/periplus-mesh/periplus/global/pki"
 	"github.com/periplus-mesh/periplus/internal/cli"
+	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
 func initialise() *cobra.Command {
@@ -25,13 +28,16 @@ In a folder that has a root, it adds the replicas and operators that are not the
   periplus global init --dir pki --trust-domain periplus.example.org --replica g-4`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if err := named(domain, replicas, operators); err != nil {
+				return cli.Exit(cli.ExitUsage, err)
+			}
 			if pki.Exists(dir) {
 				return extend(c, dir, domain, replicas, operators)
 			}
 			if err := pki.Init(dir, domain, replicas, operators); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "Keys of %d replicas and %d operators are in %s.\n", len(replicas), len(operators), dir)
+			fmt.Fprintf(c.OutOrStdout(), "The keys are in %s: the root's, and those of %s.\n", dir, strings.Join(slices.Concat(replicas, operators), ", "))
 			return enter(c, dir, domain, operators)
 		},
 	}
@@ -44,6 +50,25 @@ In a folder that has a root, it adds the replicas and operators that are not the
 	command.MarkFlagRequired("trust-domain")
 	command.MarkFlagRequired("replica")
 	return command
+}
+
+// named refuses names before anything is made of them: a root without the rest would be in the way of the next try.
+func named(domain string, replicas, operators []string) error {
+	plane, err := spiffeid.TrustDomainFromString(domain)
+	if err != nil {
+		return fmt.Errorf("--trust-domain %q: %w", domain, err)
+	}
+	for _, id := range replicas {
+		if _, err := mesh.ParseClusterID(id); err != nil || id == "operators" {
+			return fmt.Errorf("--replica %q: want a-z, 0-9 and '-', at most 63 (RFC 1123), and not \"operators\"", id)
+		}
+	}
+	for _, name := range operators {
+		if _, err := mesh.PlaneIdentity(plane, mesh.RoleOperator, name); err != nil {
+			return fmt.Errorf("--operator %q: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // extend adds to existing keys. The default operator is for new ones.

@@ -1,6 +1,8 @@
 package inspect
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os/exec"
 
@@ -9,6 +11,7 @@ import (
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/cmd/internal/operator"
+	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
 // Dashboard says where people look.
@@ -25,14 +28,22 @@ func Dashboard() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for i, m := range response.Msg.GetMembers() {
+			var first string
+			for _, m := range response.Msg.GetMembers() {
 				if m.GetDashboard() == "" {
 					continue
 				}
 				fmt.Fprintln(c.OutOrStdout(), m.GetDashboard())
-				if open && i == 0 {
-					exec.CommandContext(c.Context(), "xdg-open", m.GetDashboard()).Start()
-				}
+				first = cmp.Or(first, m.GetDashboard())
+			}
+			if first == "" {
+				return cli.Exit(cli.ExitData, errors.New("no replica serves a dashboard: 'periplus global run --dashboard-address' makes it"))
+			}
+			if !open {
+				return nil
+			}
+			if output, err := exec.CommandContext(c.Context(), "xdg-open", first).CombinedOutput(); err != nil {
+				return fmt.Errorf("open %s: %w\n%s", first, err, output)
 			}
 			return nil
 		},

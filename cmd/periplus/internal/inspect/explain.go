@@ -3,7 +3,9 @@ package inspect
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -47,6 +49,9 @@ very function that the sidecars' endpoints are made with.`,
 			return err
 		}
 		if *format == "table" {
+			if zone != "" && !hasZone(response.Msg, cluster, zone) {
+				fmt.Fprintf(c.ErrOrStderr(), "Note: %s has no endpoint in zone %q of cluster %q; is the zone's name right?\n", args[0], zone, cluster)
+			}
 			printExplanation(c.OutOrStdout(), response.Msg)
 			return nil
 		}
@@ -56,15 +61,30 @@ very function that the sidecars' endpoints are made with.`,
 	return command
 }
 
+// hasZone tells whether the service has an endpoint there. No zone is wrong for a client, but a name may be mistyped.
+func hasZone(r *pb.ExplainResponse, cluster, zone string) bool {
+	there := func(e *pb.ExplainedEndpoint) bool {
+		return e.GetCluster() == cluster && e.GetLocality().GetZone() == zone
+	}
+	return slices.ContainsFunc(r.GetDropped(), there) || slices.ContainsFunc(r.GetLevels(), func(l *pb.ExplainedLevel) bool {
+		return slices.ContainsFunc(l.GetEndpoints(), there)
+	})
+}
+
 func printExplanation(w io.Writer, r *pb.ExplainResponse) {
-	fmt.Fprintf(w, "From %s to %s port %d, at revision %d:\n", r.GetFrom(), r.GetService(), r.GetPort(), r.GetRevision())
+	fmt.Fprintf(w, "From %s to %s port %d, at revision %d\n", cli.Printable(r.GetFrom()), cli.Printable(r.GetService()), r.GetPort(), r.GetRevision())
 	for _, rule := range r.GetRules() {
 		fmt.Fprintf(w, "  rule: %s\n", cli.Printable(rule))
 	}
+	var all []*pb.ExplainedEndpoint
 	for _, level := range r.GetLevels() {
-		fmt.Fprintf(w, "\nPriority %d gets %.1f%% of the requests\n", level.GetPriority(), 100*level.GetShare())
+		all = append(all, level.GetEndpoints()...)
+	}
+	widths := widthsOf(append(all, r.GetDropped()...))
+	for _, level := range r.GetLevels() {
+		fmt.Fprintf(w, "\nPriority %d %s\n", level.GetPriority(), share(level))
 		for _, e := range level.GetEndpoints() {
-			fmt.Fprintf(w, "  %5.1f%%  %s\n", 100*e.GetShare(), endpointLine(e))
+			fmt.Fprintf(w, "  %5.1f%%  %s\n", 100*e.GetShare(), widths.line(e))
 		}
 	}
 	if len(r.GetLevels()) == 0 {
@@ -74,17 +94,41 @@ func printExplanation(w io.Writer, r *pb.ExplainResponse) {
 		fmt.Fprintln(w, "\nNot used")
 	}
 	for _, e := range r.GetDropped() {
-		fmt.Fprintf(w, "          %s\n", endpointLine(e))
+		fmt.Fprintf(w, "       -  %s\n", widths.line(e))
 	}
 }
 
-func endpointLine(e *pb.ExplainedEndpoint) string {
-	locality := strings.TrimRight(strings.Join([]string{e.GetLocality().GetRegion(), e.GetLocality().GetZone(), e.GetLocality().GetSubzone()}, "/"), "/")
-	stands := ""
-	if e.GetStandsFor() > 1 {
-		stands = fmt.Sprintf(", for %d endpoints", e.GetStandsFor())
+func share(level *pb.ExplainedLevel) string {
+	if level.GetShare() == 0 {
+		return "stands by: it gets requests as those before it lose healthy endpoints"
 	}
+	return fmt.Sprintf("gets %.1f%% of the requests", 100*level.GetShare())
+}
+
+// columns are what is known of an endpoint, but for why it stands where it stands.
+func columns(e *pb.ExplainedEndpoint) []string {
+	l := e.GetLocality()
+	locality := strings.TrimRight(strings.Join([]string{l.GetRegion(), l.GetZone(), l.GetSubzone()}, "/"), "/")
 	health := strings.ToLower(strings.TrimPrefix(e.GetHealth().String(), "HEALTH_"))
-	return cli.Printable(fmt.Sprintf("%-28s %-22s %-10s %s weight %d, %s%s: %s",
-		e.GetName(), e.GetAddress(), e.GetCluster(), locality, e.GetWeight(), health, stands, e.GetReason()))
+	return []string{e.GetName(), e.GetAddress(), e.GetCluster(), locality, fmt.Sprintf("weight %d", e.GetWeight()), health}
+}
+
+// widths are the greatest of each column, so that all levels are one table.
+type widths [6]int
+
+func widthsOf(endpoints []*pb.ExplainedEndpoint) (out widths) {
+	for _, e := range endpoints {
+		for i, text := range columns(e) {
+			out[i] = max(out[i], utf8.RuneCountInString(text))
+		}
+	}
+	return out
+}
+
+func (w widths) line(e *pb.ExplainedEndpoint) string {
+	var b strings.Builder
+	for i, text := range columns(e) {
+		fmt.Fprintf(&b, "%-*s  ", w[i], text)
+	}
+	return cli.Printable(b.String() + e.GetReason())
 }

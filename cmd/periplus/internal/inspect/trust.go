@@ -48,14 +48,13 @@ Before a new root signs, every line of its domain should be InSync.`,
 		if err != nil {
 			return err
 		}
-		forPeople := *format == "table" || *format == "wide"
-		return trustList(response.Msg.GetItems(), forPeople).Print(c.OutOrStdout(), *format)
+		return trustList(response.Msg.GetItems()).Print(c.OutOrStdout(), *format)
 	}
 	return command
 }
 
 // trustList has each domain once, with the pairs in it for programs, and a line for each pair for people.
-func trustList(items []*pb.TrustDomainStatus, forPeople bool) *cli.List {
+func trustList(items []*pb.TrustDomainStatus) *cli.List {
 	list := &cli.List{Kind: "TrustDomain", Columns: []cli.Column{
 		{Title: "TRUST-DOMAIN"}, {Title: "OWNER"}, {Title: "HELD-BY"}, {Title: "STATE"}, {Title: "SEQUENCE"}, {Title: "HELD"}, {Title: "ROOTS"},
 		{Title: "EXPIRES"}, {Title: "REPORTED", Wide: true}, {Title: "DELIVERY", Wide: true}, {Title: "REASON"},
@@ -66,9 +65,7 @@ func trustList(items []*pb.TrustDomainStatus, forPeople bool) *cli.List {
 			operator.Age(d.GetHeldMs()), fmt.Sprint(d.GetAuthorities()), operator.Until(d.GetExpiresAtMs()), operator.Age(d.GetAgeMs()), "", d.GetReason(),
 		}})
 		for _, p := range d.GetPeers() {
-			if forPeople {
-				list.Rows = append(list.Rows, cli.Row{Cells: pairCells(d, p)})
-			}
+			list.Rows = append(list.Rows, cli.Row{Cells: pairCells(d, p)})
 		}
 	}
 	return list

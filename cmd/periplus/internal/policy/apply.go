@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +15,9 @@ import (
 	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
+// maxBytes of policies go into a request; the API takes 1 MiB with all that is around them.
+const maxBytes = 1_000_000
+
 func apply() *cobra.Command {
 	var file string
 	var dryRun string
@@ -26,7 +30,7 @@ What a policy says and the mesh does not do is refused, with file, line and fiel
 		Args:    cobra.NoArgs,
 	}
 	format := output.ListFlag(command)
-	command.Flags().StringVarP(&file, "filename", "f", "", "file with the policies, '-' for standard input (required)")
+	command.Flags().VarP(&once{text: &file}, "filename", "f", "file with the policies, '-' for standard input (required)")
 	command.Flags().StringVar(&dryRun, "dry-run", "none", "none, or server: check everything and change nothing")
 	command.Flags().Lookup("dry-run").NoOptDefVal = "server"
 	command.MarkFlagRequired("filename")
@@ -35,6 +39,9 @@ What a policy says and the mesh does not do is refused, with file, line and fiel
 			return cli.Exit(cli.ExitUsage, fmt.Errorf("--dry-run=%s: want none or server", dryRun))
 		}
 		documents, err := cli.ReadInput(file, c.InOrStdin())
+		if err == nil && len(documents) > maxBytes {
+			err = fmt.Errorf("%s: more than %d bytes, which is more than one change may have: divide it", file, maxBytes)
+		}
 		if err != nil {
 			return cli.Exit(cli.ExitData, err)
 		}
@@ -53,13 +60,13 @@ What a policy says and the mesh does not do is refused, with file, line and fiel
 	return command
 }
 
-func printApplied(w io.Writer, output, dryRun string, items []*pb.AppliedPolicy) error {
-	if output != "table" && output != "wide" {
+func printApplied(w io.Writer, format, dryRun string, items []*pb.AppliedPolicy) error {
+	if format != "table" && format != "wide" {
 		list := cli.List{Kind: "AppliedPolicy"}
 		for _, p := range items {
 			list.Rows = append(list.Rows, cli.Row{Name: p.GetNamespace() + "/" + p.GetName(), Item: p})
 		}
-		return list.Print(w, output)
+		return list.Print(w, format)
 	}
 	for _, p := range items {
 		suffix := ""
@@ -71,5 +78,22 @@ func printApplied(w io.Writer, output, dryRun string, items []*pb.AppliedPolicy)
 		}
 		fmt.Fprintf(w, "%s %s/%s %s%s\n", strings.ToLower(p.GetKind()), p.GetNamespace(), p.GetName(), p.GetOutcome(), suffix)
 	}
+	return nil
+}
+
+// once is a flag that may be given once: of two files the first would be left out, without a word.
+type once struct {
+	text *string
+	set  bool
+}
+
+func (o *once) String() string { return "" }
+func (o *once) Type() string   { return "string" }
+
+func (o *once) Set(text string) error {
+	if o.set {
+		return errors.New("given twice; one file may hold several policies, with '---' between them")
+	}
+	*o.text, o.set = text, true
 	return nil
 }

@@ -29,7 +29,7 @@ func history() *cobra.Command {
 		}
 		args = append(args, "", "")
 		response, err := client.Policies.PolicyHistory(c.Context(), connect.NewRequest(&pb.PolicyHistoryRequest{
-			Kind: args[0], Namespace: namespace, Name: args[1], Limit: limit,
+			Kind: kindOf(args[0]), Namespace: namespace, Name: args[1], Limit: limit,
 		}))
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -23,6 +24,12 @@ func Command() *cobra.Command {
 
 var kinds = []string{"DestinationRule", "VirtualService", "AuthorizationPolicy"}
 
+// kindOf knows the short names that kubectl has for Istio's kinds.
+func kindOf(typed string) string {
+	short := map[string]string{"dr": "DestinationRule", "vs": "VirtualService", "ap": "AuthorizationPolicy"}
+	return cmp.Or(short[strings.ToLower(typed)], typed)
+}
+
 func get() *cobra.Command {
 	var namespace string
 	command := &cobra.Command{
@@ -37,7 +44,7 @@ func get() *cobra.Command {
 			return err
 		}
 		args = append(args, "", "")
-		response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: args[0], Namespace: namespace, Name: args[1]}))
+		response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: kindOf(args[0]), Namespace: namespace, Name: args[1]}))
 		if err != nil {
 			return err
 		}
@@ -46,7 +53,10 @@ func get() *cobra.Command {
 			return cli.Exit(cli.ExitData, fmt.Errorf("%s %q not found", args[0], args[1]))
 		}
 		if args[1] != "" && *format == "yaml" { // one policy by name: the document as it was given
-			for _, p := range items {
+			for i, p := range items {
+				if i > 0 {
+					fmt.Fprintln(c.OutOrStdout(), "---")
+				}
 				fmt.Fprintf(c.OutOrStdout(), "%s\n", strings.TrimRight(string(p.GetSource()), "\n"))
 			}
 			return nil
@@ -56,7 +66,7 @@ func get() *cobra.Command {
 	return command
 }
 
-func printPolicies(w io.Writer, output string, items []*pb.Policy) error {
+func printPolicies(w io.Writer, format string, items []*pb.Policy) error {
 	list := cli.List{Kind: "Policy", Columns: []cli.Column{
 		{Title: "KIND"}, {Title: "NAMESPACE"}, {Title: "NAME"}, {Title: "REVISION"}, {Title: "CLUSTERS"}, {Title: "AUTHOR", Wide: true}, {Title: "DIGEST", Wide: true},
 	}}
@@ -69,7 +79,7 @@ func printPolicies(w io.Writer, output string, items []*pb.Policy) error {
 			p.GetKind(), p.GetNamespace(), p.GetName(), fmt.Sprint(p.GetRevision()), clusters, p.GetAuthor(), short(p.GetDigest()),
 		}})
 	}
-	return list.Print(w, output)
+	return list.Print(w, format)
 }
 
 func short(digest string) string {
@@ -88,11 +98,14 @@ func remove() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			response, err := client.Policies.DeletePolicy(c.Context(), connect.NewRequest(&pb.DeletePolicyRequest{Kind: args[0], Namespace: namespace, Name: args[1]}))
+			response, err := client.Policies.DeletePolicy(c.Context(), connect.NewRequest(&pb.DeletePolicyRequest{Kind: kindOf(args[0]), Namespace: namespace, Name: args[1]}))
+			if connect.CodeOf(err) == connect.CodeNotFound && !c.Flags().Changed("namespace") {
+				return cli.Exit(cli.ExitData, fmt.Errorf("%s (-n names another namespace)", cli.Message(err)))
+			}
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s %s/%s deleted (revision %d)\n", strings.ToLower(args[0]), namespace, args[1], response.Msg.GetRevision())
+			fmt.Fprintf(c.OutOrStdout(), "%s %s/%s deleted (revision %d)\n", strings.ToLower(kindOf(args[0])), namespace, args[1], response.Msg.GetRevision())
 			return nil
 		},
 	}
@@ -109,7 +122,7 @@ func names(c *cobra.Command, args []string, prefix string) (names []string, _ co
 	if err != nil || len(args) > 1 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: args[0]}))
+	response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: kindOf(args[0])}))
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveError
 	}

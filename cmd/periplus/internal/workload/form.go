@@ -22,6 +22,9 @@ type form struct {
 	exported                                            bool
 }
 
+// formFlags are those that a file takes the place of.
+var formFlags = []string{"service", "address", "port", "network", "zone", "identity", "label", "weight", "exported"}
+
 func (f *form) flags(flags *pflag.FlagSet) {
 	flags.StringVar(&f.service, "service", "", "service of the workload, NAME.NAMESPACE")
 	flags.StringVar(&f.address, "address", "", "IP address of the workload")
@@ -32,10 +35,6 @@ func (f *form) flags(flags *pflag.FlagSet) {
 	flags.StringArrayVar(&f.labels, "label", nil, "label of the workload, KEY=VALUE, repeatable")
 	flags.Uint32Var(&f.weight, "weight", 1, "weight among the service's endpoints")
 	flags.BoolVar(&f.exported, "exported", false, "other clusters may use the service's endpoints here")
-}
-
-func (f *form) used() bool {
-	return f.service != "" || f.address != "" || len(f.ports) > 0 || f.identity != "" || f.network != "" || f.zone != "" || len(f.labels) > 0 || f.exported
 }
 
 // document is one of a services file; see package file, which reads it.

@@ -79,21 +79,16 @@ func listedOf(path string, value []byte, cluster mesh.ClusterID) (l listed, ok b
 	return l, true
 }
 
-func printWorkloads(w io.Writer, output string, rows []listed) error {
+func printWorkloads(w io.Writer, format string, rows []listed) error {
 	list := cli.List{Kind: "Workload", Columns: []cli.Column{
 		{Title: "NAME"}, {Title: "SERVICE"}, {Title: "ADDRESS"}, {Title: "HEALTH"}, {Title: "BY"}, {Title: "LEASE"},
 		{Title: "ZONE", Wide: true}, {Title: "IDENTITY", Wide: true}, {Title: "LABELS", Wide: true},
 	}}
-	items := make([]map[string]any, 0, len(rows))
 	for _, row := range rows {
 		cells, item := row.print()
-		list.Rows = append(list.Rows, cli.Row{Name: row.name.Workload, Cells: cells})
-		items = append(items, item)
+		list.Rows = append(list.Rows, cli.Row{Name: row.name.Workload, Cells: cells, Item: item})
 	}
-	if output == "json" || output == "yaml" {
-		return cli.Document(w, output, map[string]any{"apiVersion": "periplus.io/v1", "kind": "WorkloadList", "items": items})
-	}
-	return list.Print(w, output)
+	return list.Print(w, format)
 }
 
 func (l *listed) print() (cells []string, item map[string]any) {

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -67,7 +67,10 @@ func (r *registration) run(c *cobra.Command, args []string) error {
 	if err := r.health.validate(); err != nil {
 		return cli.Exit(cli.ExitUsage, err)
 	}
-	value, err := r.value(c.InOrStdin(), args)
+	if r.once && r.health.target != "" {
+		return cli.Exit(cli.ExitUsage, errors.New("--health-check needs a command that runs on: leave out --once"))
+	}
+	value, err := r.value(c, args)
 	if err != nil {
 		return err
 	}
@@ -91,12 +94,12 @@ func (r *registration) run(c *cobra.Command, args []string) error {
 }
 
 // value is the record as it will be written.
-func (r *registration) value(stdin io.Reader, args []string) ([]byte, error) {
+func (r *registration) value(c *cobra.Command, args []string) ([]byte, error) {
 	if r.file != "" {
-		if len(args) > 0 || r.form.used() {
+		if len(args) > 0 || slices.ContainsFunc(formFlags, c.Flags().Changed) {
 			return nil, cli.Exit(cli.ExitUsage, errors.New("--file says it all: leave out NAME and the workload's flags"))
 		}
-		data, err := cli.ReadInput(r.file, stdin)
+		data, err := cli.ReadInput(r.file, c.InOrStdin())
 		if err != nil {
 			return nil, cli.Exit(cli.ExitData, err)
 		}

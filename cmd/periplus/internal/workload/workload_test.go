@@ -68,6 +68,8 @@ func TestWorkloadRefuses(t *testing.T) {
 		"ttl":            {append(good, "--ttl", "1s"), cli.ExitUsage, "5s to 24h"},
 		"health":         {append(good, "--health-check", "10.0.0.7"), cli.ExitUsage, "--health-check"},
 		"file and flags": {append(good, "-f", "x"), cli.ExitUsage, "says it all"},
+		"file and one":   {append([]string{"register", "-f", "x", "--weight", "3"}, always...), cli.ExitUsage, "says it all"},
+		"once, checked":  {append(good, "--once", "--health-check", "tcp://10.0.0.7:1"), cli.ExitUsage, "--once"},
 		"cluster":        {[]string{"list", "--etcd", "http://127.0.0.1:1", "--cluster", "A_B"}, cli.ExitUsage, "RFC 1123"},
 		"endpoint":       {[]string{"list", "--etcd", "127.0.0.1:1", "--cluster", "a"}, cli.ExitUsage, "want http://HOST:PORT"},
 		"not there":      {[]string{"register", "-f", "/none", "--etcd", "http://127.0.0.1:1", "--cluster", "a"}, cli.ExitData, "no such file"},
