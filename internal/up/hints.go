@@ -10,10 +10,13 @@ import (
 type hint struct{ command, does string }
 
 func (p *Plan) tries() []hint {
-	first := p.Clusters[0].Name
+	first, last := p.Clusters[0].Name, "the next region takes over"
+	if len(p.Clusters) == 1 {
+		last = "it was the last"
+	}
 	return []hint{
 		{p.Command("up kill catalog-" + first + "-a"), "the next zone takes over"},
-		{p.Command("up kill catalog-" + first + "-b"), "the next region takes over"},
+		{p.Command("up kill catalog-" + first + "-b"), last},
 		{p.Command("up start catalog-" + first + "-a"), "and back"},
 		{p.Command("up kill controller-" + first), "a new leader; nothing fails"},
 		{fmt.Sprintf("periplus explain --from %[1]s/%[1]s-a catalog.shop", first), ""},
