@@ -103,7 +103,8 @@ func New(c Config) (*Federator, error) {
 		return nil, err
 	}
 	if err := f.recall(); err != nil {
-		return nil, err
+		f.managed = nil
+		c.Log.Error("which trust domains this agent has set in the SPIRE server is not known any more: it deletes none of them", "err", err)
 	}
 	return f, nil
 }

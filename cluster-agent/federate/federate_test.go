@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -108,6 +110,19 @@ func TestOneDomainFails(t *testing.T) {
 	}
 	if len(s.desired.Keep) != 1 || s.desired.Keep[0] != westDomain {
 		t.Errorf("keeps %v", s.desired.Keep)
+	}
+}
+
+// Which domains are its own to delete is not worth the agent's life: it deletes none.
+func TestDamagedMemory(t *testing.T) {
+	f, s, material := fixture(t, func(c *Config) {
+		if err := os.WriteFile(filepath.Join(c.DataDir, managedName), []byte(`["west.test", "no good`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	f.look(t, material)
+	if len(s.desired.Managed) != 0 || f.Status().Error != "" {
+		t.Errorf("manages %v, %s", s.desired.Managed, f.Status().Error)
 	}
 }
 
