@@ -23,8 +23,9 @@ type Config struct {
 	Controllers func() []string
 	Log         *slog.Logger
 	Metrics     prometheus.Registerer
-	// Quotas of one cluster; 0 is 100 000 endpoints and 20 000 services.
-	MaxEndpoints, MaxServices int
+	// Quotas of one cluster; 0 is 100 000 endpoints, 20 000 services (and twice as many slices), 256 gateways and
+	// 128 MiB of objects as they are encoded.
+	MaxEndpoints, MaxServices, MaxGateways, MaxBytes int
 	// ObjectsPerSecond and Burst bound what one cluster reports; more waits. 0 is 2 000 and 20 000.
 	ObjectsPerSecond, Burst float64
 }
@@ -37,6 +38,7 @@ func (c *Config) validate() error {
 		c.Controllers = func() []string { return nil }
 	}
 	c.MaxEndpoints, c.MaxServices = orDefault(c.MaxEndpoints, 100_000), orDefault(c.MaxServices, 20_000)
+	c.MaxGateways, c.MaxBytes = orDefault(c.MaxGateways, 256), orDefault(c.MaxBytes, 128<<20)
 	c.ObjectsPerSecond, c.Burst = orDefault(c.ObjectsPerSecond, 2_000), orDefault(c.Burst, 20_000)
 	return nil
 }
@@ -59,6 +61,7 @@ type metrics struct {
 	objects           prometheus.Counter
 	rejected          *prometheus.CounterVec
 	entries, sessions prometheus.Counter
+	dropped           prometheus.Counter
 	parts             prometheus.Histogram
 }
 
@@ -77,6 +80,9 @@ func New(c Config) (*Ingest, error) {
 		sessions: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "periplus_ingest_sessions_total", Help: "Report streams that were accepted.",
 		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "periplus_ingest_load_reports_dropped_total", Help: "Load reports of agents that were too large.",
+		}),
 		entries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "periplus_ingest_entries_total", Help: "Raft entries that reports were coalesced into.",
 		}),
@@ -84,7 +90,7 @@ func New(c Config) (*Ingest, error) {
 			Name: "periplus_ingest_entry_parts", Help: "Reports in one raft entry.", Buckets: prometheus.ExponentialBuckets(1, 2, 9),
 		}),
 	}
-	for _, collector := range []prometheus.Collector{m.objects, m.rejected, m.sessions, m.entries, m.parts} {
+	for _, collector := range []prometheus.Collector{m.objects, m.rejected, m.sessions, m.dropped, m.entries, m.parts} {
 		if err := c.Metrics.Register(collector); err != nil {
 			return nil, fmt.Errorf("ingest: %w", err)
 		}

@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -96,24 +97,47 @@ func TestSpeedLimitMakesWait(t *testing.T) {
 }
 
 func TestQuotas(t *testing.T) {
-	u, c := newUsage(), Config{MaxEndpoints: 3, MaxServices: 1}
+	u, c := newUsage(), Config{MaxEndpoints: 3, MaxServices: 1, MaxGateways: 1, MaxBytes: 1000}
 	slice := func(name string, n int) *mesh.EndpointSlice {
 		return &mesh.EndpointSlice{Service: mesh.ServiceName{Namespace: "shop", Name: "a"}, Cluster: "west", Slice: name, Endpoints: make([]mesh.Endpoint, n)}
 	}
-	u.set(slice("a", 2))
-	if u.exceeded(slice("b", 1), c) != nil || u.exceeded(slice("a", 3), c) != nil {
-		t.Error("refused within the quota")
+	service := func(name string, ports int) *mesh.Service {
+		return &mesh.Service{Name: mesh.ServiceName{Namespace: "shop", Name: name}, Cluster: "west", Ports: make([]mesh.ServicePort, ports)}
 	}
-	if r := u.exceeded(slice("b", 2), c); r == nil || r.Reason != Quota {
-		t.Errorf("endpoints beyond the quota: %v", r)
+	gateway := func(name string) *mesh.Gateway { return &mesh.Gateway{Cluster: "west", Name: name} }
+	manyPorts := slice("a", 1)
+	manyPorts.Endpoints[0].Ports = map[string]uint16{}
+	for i := range uint16(maxPorts + 1) {
+		manyPorts.Endpoints[0].Ports[fmt.Sprint("p", i)] = i + 1
 	}
-	u.set(&mesh.Service{Name: mesh.ServiceName{Namespace: "shop", Name: "a"}, Cluster: "west"})
-	if r := u.exceeded(&mesh.Service{Name: mesh.ServiceName{Namespace: "shop", Name: "b"}, Cluster: "west"}, c); r == nil {
-		t.Error("services beyond the quota")
+	u.set(slice("a", 2), 100)
+	u.set(slice("a", 2), 100) // again, as when an attempt is repeated
+	u.set(service("a", 1), 100)
+	u.set(gateway("a"), 100)
+	for _, test := range []struct {
+		what    string
+		object  mesh.Object
+		bytes   int
+		refused bool
+	}{
+		{"an endpoint more", slice("b", 1), 1, false}, {"a larger slice", slice("a", 3), 1, false}, {"endpoints beyond the quota", slice("b", 2), 1, true},
+		{"the same service", service("a", 2), 1, false}, {"services beyond the quota", service("b", 1), 1, true},
+		{"the same gateway", gateway("a"), 1, false}, {"gateways beyond the quota", gateway("b"), 1, true},
+		{"as many bytes as there may be", slice("b", 1), 700, false}, {"bytes beyond the quota", slice("b", 1), 701, true}, {"a larger object", service("a", 1), 801, true},
+		{"ports of a service", service("a", maxPorts+1), 1, true}, {"ports of an endpoint", manyPorts, 1, true},
+	} {
+		if r := u.exceeded(test.object, test.bytes, c); (r != nil) != test.refused || r != nil && r.Reason != Quota {
+			t.Errorf("%s: %v", test.what, r)
+		}
 	}
-	u.remove(slice("a", 2).Key())
-	if u.endpoints != 0 {
-		t.Errorf("%d endpoints after the removal", u.endpoints)
+	u.set(slice("a", 5), 5000) // as it may be found after a quota was lowered
+	if r := u.exceeded(slice("a", 4), 4000, c); r != nil {
+		t.Errorf("less than before, though still too much: %v", r)
+	}
+	u.remove(slice("a", 5).Key())
+	u.remove(slice("none", 0).Key())
+	if u.endpoints != 0 || u.bytes != 200 || u.kinds[mesh.KindEndpoints] != 0 {
+		t.Errorf("after the removal: %+v", u)
 	}
 }
 

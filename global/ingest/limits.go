@@ -2,11 +2,12 @@ package ingest
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/latency"
@@ -31,46 +32,71 @@ func owned(s *mesh.Snapshot, c *mesh.Cluster) iter.Seq[mesh.Object] {
 
 // usage counts a cluster's objects against its quotas.
 type usage struct {
-	slices    map[mesh.Key]int // endpoints of each slice
-	services  map[mesh.Key]struct{}
+	objects   map[mesh.Key]weight
+	kinds     map[mesh.Kind]int
 	endpoints int
+	bytes     int
 }
+
+// weight is what one object adds.
+type weight struct{ endpoints, bytes int }
 
 func newUsage() usage {
-	return usage{slices: make(map[mesh.Key]int), services: make(map[mesh.Key]struct{})}
+	return usage{objects: make(map[mesh.Key]weight), kinds: make(map[mesh.Kind]int)}
 }
 
-func (u *usage) set(object mesh.Object) {
-	switch o := object.(type) {
-	case *mesh.Service:
-		u.services[o.Key()] = struct{}{}
-	case *mesh.EndpointSlice:
-		u.endpoints += len(o.Endpoints) - u.slices[o.Key()]
-		u.slices[o.Key()] = len(o.Endpoints)
+// set counts an object of so many bytes, in place of what was at its key.
+func (u *usage) set(object mesh.Object, bytes int) {
+	key := object.Key()
+	u.remove(key)
+	w := weight{bytes: bytes}
+	if slice, ok := object.(*mesh.EndpointSlice); ok {
+		w.endpoints = len(slice.Endpoints)
 	}
+	u.objects[key] = w
+	u.kinds[key.Kind()]++
+	u.endpoints, u.bytes = u.endpoints+w.endpoints, u.bytes+w.bytes
 }
 
 func (u *usage) remove(key mesh.Key) {
-	delete(u.services, key)
-	u.endpoints -= u.slices[key]
-	delete(u.slices, key)
+	w, known := u.objects[key]
+	if !known {
+		return
+	}
+	delete(u.objects, key)
+	u.kinds[key.Kind()]--
+	u.endpoints, u.bytes = u.endpoints-w.endpoints, u.bytes-w.bytes
 }
 
-// exceeded says which quota the object would break. Slices count like services, gateways are few by nature.
-func (u *usage) exceeded(object mesh.Object, c Config) *Rejected {
+// maxPorts of a service and of an endpoint; Kubernetes allows a slice as many.
+const maxPorts = 100
+
+// exceeded says which quota the object would break. What only shrinks breaks none.
+func (u *usage) exceeded(object mesh.Object, bytes int, c Config) *Rejected {
+	key := object.Key()
+	was, known := u.objects[key]
+	ports, endpoints := 0, 0
 	switch o := object.(type) {
 	case *mesh.Service:
-		if _, known := u.services[o.Key()]; !known && len(u.services) >= c.MaxServices {
-			return reject(Quota, "the cluster has %d services, at most %d", len(u.services), c.MaxServices)
-		}
+		ports = len(o.Ports)
 	case *mesh.EndpointSlice:
-		after := u.endpoints + len(o.Endpoints) - u.slices[o.Key()]
-		if after > c.MaxEndpoints && len(o.Endpoints) > u.slices[o.Key()] {
-			return reject(Quota, "the cluster would have %d endpoints, at most %d", after, c.MaxEndpoints)
+		endpoints = len(o.Endpoints)
+		for i := range o.Endpoints {
+			ports = max(ports, len(o.Endpoints[i].Ports))
 		}
-		if _, known := u.slices[o.Key()]; !known && len(u.slices) >= c.MaxServices*2 {
-			return reject(Quota, "the cluster has %d endpoint slices, at most %d", len(u.slices), c.MaxServices*2)
-		}
+	}
+	most, limited := map[mesh.Kind]int{
+		mesh.KindService: c.MaxServices, mesh.KindEndpoints: 2 * c.MaxServices, mesh.KindGateway: c.MaxGateways,
+	}[key.Kind()]
+	switch after := u.endpoints + endpoints - was.endpoints; {
+	case ports > maxPorts:
+		return reject(Quota, "%d ports, at most %d", ports, maxPorts)
+	case limited && !known && u.kinds[key.Kind()] >= most:
+		return reject(Quota, "the cluster has %d objects of kind %s, at most %d", u.kinds[key.Kind()], key.Kind(), most)
+	case after > c.MaxEndpoints && endpoints > was.endpoints:
+		return reject(Quota, "the cluster would have %d endpoints, at most %d", after, c.MaxEndpoints)
+	case u.bytes+bytes-was.bytes > c.MaxBytes && bytes > was.bytes:
+		return reject(Quota, "the cluster's objects would take %d bytes, at most %d", u.bytes+bytes-was.bytes, c.MaxBytes)
 	}
 	return nil
 }
@@ -100,21 +126,41 @@ func (b *bucket) take(ctx context.Context, n float64, c Config, now time.Time) e
 	}
 }
 
-// Limits of a load report.
+// Limits of a load report, which every replica keeps. The bytes leave room for it in one message between replicas.
 const (
-	maxLoadRows = 20_000
-	maxProxies  = 20_000
-	maxBundles  = 10_000
+	maxLoadRows  = 20_000
+	maxProxies   = 20_000
+	maxBundles   = 10_000
+	maxLoadBytes = 3 << 20
 )
 
-// load stamps the report with what is known of its sender, and keeps it.
+// excess says which limit a report breaks; "": none.
+func excess(report *pb.LoadReport) string {
+	for _, limit := range []struct {
+		what    string
+		n, most int
+	}{
+		{"rows", len(report.GetRows()), maxLoadRows}, {"proxies", len(report.GetProxies()), maxProxies},
+		{"bundles", len(report.GetFederation().GetBundles()), maxBundles}, {"bytes", proto.Size(report), maxLoadBytes},
+	} {
+		if limit.n > limit.most {
+			return fmt.Sprintf("%d %s, at most %d", limit.n, limit.what, limit.most)
+		}
+	}
+	return ""
+}
+
+// load stamps the report with what is known of its sender, and keeps it. One that is too large is dropped and counted:
+// that endpoints are current matters more.
 func (s *session) load(report *pb.LoadReport) error {
-	if len(report.GetRows()) > maxLoadRows || len(report.GetProxies()) > maxProxies {
-		return status.Errorf(codes.InvalidArgument, "load report of %d rows and %d proxies, at most %d and %d", len(report.GetRows()), len(report.GetProxies()), maxLoadRows, maxProxies)
+	if why := excess(report); why != "" {
+		if s.ingest.metrics.dropped.Inc(); !s.dropping {
+			s.log("load reports are dropped", "err", why)
+		}
+		s.dropping = true
+		return nil
 	}
-	if n := len(report.GetFederation().GetBundles()); n > maxBundles {
-		return status.Errorf(codes.InvalidArgument, "load report of %d bundles, at most %d", n, maxBundles)
-	}
+	s.dropping = false
 	_, cluster, err := s.registration()
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package ingest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"slices"
 	"time"
@@ -20,12 +19,10 @@ import (
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
-// maxObjects is the largest number of objects in one update.
-const maxObjects = 5_000
-
 const (
-	helloTimeout = 10 * time.Second
-	retryAfter   = 100 * time.Millisecond
+	maxHelloBytes = 128 // of each name in Hello: every replica keeps them
+	helloTimeout  = 10 * time.Second
+	retryAfter    = 100 * time.Millisecond
 )
 
 // Stream is the server's end of AgentService.Report.
@@ -39,10 +36,14 @@ type session struct {
 	client  peer.Identity
 	cluster mesh.ClusterID
 	who     observe.Session
+	seen    observe.Stream
 	cursor  mesh.Cursor
-	members []string // replicas that the agent was told of
+	told    *mesh.Cluster // the registration as the agent was told of it
+	members []string      // replicas that the agent was told of
 	usage   usage
 	bucket  bucket
+	// dropping tells that the last load report was too large.
+	dropping bool
 }
 
 // Report implements AgentService.Report.
@@ -85,14 +86,14 @@ func (s *session) run() error {
 	if err := s.greet(requests, failed); err != nil {
 		return err
 	}
-	defer func() { s.ingest.config.Board.Disconnect(s.who, time.Now()) }()
+	defer func() { s.ingest.config.Board.Disconnect(s.seen, time.Now()) }()
 	for {
 		select {
 		case request := <-requests:
 			if err := s.handle(request); err != nil {
 				return err
 			}
-			if err := s.tellMembers(); err != nil {
+			if err := errors.Join(s.tellMembers(), s.outdated()); err != nil {
 				return err
 			}
 		case err := <-failed:
@@ -132,11 +133,14 @@ func (s *session) greet(requests <-chan *pb.ReportRequest, failed <-chan error) 
 	}
 }
 
-func (s *session) welcome(hello *pb.Hello) error {
+func (s *session) welcome(hello *pb.Hello) (err error) {
+	if max(len(hello.GetInstance()), len(hello.GetAgentVersion())) > maxHelloBytes {
+		return status.Errorf(codes.InvalidArgument, "Hello: instance and version have at most %d bytes", maxHelloBytes)
+	}
 	s.who = observe.Session{
 		Cluster: s.cluster, Instance: hello.GetInstance(), AgentVersion: hello.GetAgentVersion(), CredentialExpires: s.client.Leaf.NotAfter,
 	}
-	if err := s.ingest.config.Board.Connect(s.who, time.Now()); err != nil {
+	if s.seen, err = s.ingest.config.Board.Connect(s.who, time.Now()); err != nil {
 		s.log("second agent refused", "err", err)
 		return status.Error(codes.AlreadyExists, err.Error())
 	}
@@ -145,7 +149,7 @@ func (s *session) welcome(hello *pb.Hello) error {
 		err = s.stream.Send(&pb.ReportResponse{Message: &pb.ReportResponse_Welcome{Welcome: welcome}})
 	}
 	if err != nil {
-		s.ingest.config.Board.Disconnect(s.who, time.Now())
+		s.ingest.config.Board.Disconnect(s.seen, time.Now())
 		return err
 	}
 	s.ingest.metrics.sessions.Inc()
@@ -164,12 +168,12 @@ func (s *session) begin() (*pb.Welcome, error) {
 		if held := cursorOf(snapshot, s.cluster); held != nil {
 			s.cursor.Epoch = held.Epoch + 1
 		}
-		_, applied, err := s.ingest.coalescer.do(s.ctx, s.part(cluster, nil, nil))
+		index, applied, err := s.ingest.coalescer.do(s.ctx, s.part(cluster, nil, nil))
 		if err != nil {
 			return nil, status.Error(codes.Unavailable, err.Error())
 		}
 		if applied {
-			return s.inventory()
+			return s.inventory(index)
 		}
 	}
 	return nil, status.FromContextError(context.Cause(s.ctx)).Err()
@@ -214,21 +218,56 @@ func (s *session) part(cluster *mesh.Cluster, upserts []*pb.Object, deletes []st
 	}
 }
 
-// inventory is what the mesh has of the cluster, after the new epoch was claimed.
-func (s *session) inventory() (*pb.Welcome, error) {
+// outdated ends the session when the registration admits other objects than the agent was told: what was refused may be
+// welcome now, and an agent sends it again only in a new session.
+func (s *session) outdated() error {
+	now := s.latest().Cluster(s.cluster)
+	if now == nil || now == s.told || admitted(now) == admitted(s.told) {
+		return nil
+	}
+	return status.Error(codes.Aborted, "the cluster's registration has changed: report again")
+}
+
+// admitted is equal for registrations that admit the same objects.
+func admitted(c *mesh.Cluster) [meshpb.DigestBytes]byte {
+	return meshpb.Digest(&mesh.Cluster{ID: c.ID, Region: c.Region, TrustDomain: c.TrustDomain, Networks: c.Networks, Namespaces: c.Namespaces})
+}
+
+// inventory is what the mesh has of the cluster after the new epoch was claimed at index. What it had before may be
+// older than what it has acknowledged: then the agent would never send what an older session's last update undid.
+func (s *session) inventory(index uint64) (*pb.Welcome, error) {
+	if err := s.reach(index); err != nil {
+		return nil, err
+	}
 	snapshot, cluster, err := s.registration()
 	if err != nil {
 		return nil, err
 	}
-	s.usage = newUsage()
+	s.usage, s.told = newUsage(), cluster
 	s.members = s.ingest.config.Controllers()
 	welcome := &pb.Welcome{Controllers: s.members, Epoch: s.cursor.Epoch, Have: make(map[string][]byte), Cluster: meshpb.EncodeCluster(cluster)}
 	for object := range owned(snapshot, cluster) {
-		digest := meshpb.Digest(object)
+		data := meshpb.Marshal(object)
+		digest := meshpb.DigestOf(data)
 		welcome.Have[string(object.Key())] = digest[:]
-		s.usage.set(object)
+		s.usage.set(object, len(data))
 	}
 	return welcome, nil
+}
+
+// reach waits until the local store reflects index.
+func (s *session) reach(index uint64) error {
+	for {
+		snapshot, changed := s.ingest.config.Store.Latest()
+		if uint64(snapshot.Revision()) >= index {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-s.ctx.Done():
+			return status.FromContextError(context.Cause(s.ctx)).Err()
+		}
+	}
 }
 
 func (s *session) handle(request *pb.ReportRequest) error {
@@ -240,128 +279,4 @@ func (s *session) handle(request *pb.ReportRequest) error {
 		return s.load(m.Load)
 	}
 	return status.Error(codes.InvalidArgument, "report is neither Update nor LoadReport")
-}
-
-func (s *session) update(u *pb.Update) error {
-	now := time.Now()
-	cursor := mesh.Cursor{Cluster: s.cluster, Epoch: u.GetEpoch(), Sequence: u.GetSequence()}
-	objects := len(u.GetUpserts()) + len(u.GetDeletes())
-	switch {
-	case cursor.Epoch != s.cursor.Epoch || !cursor.Newer(s.cursor):
-		return status.Errorf(codes.InvalidArgument, "update (%d, %d) is not after (%d, %d)", cursor.Epoch, cursor.Sequence, s.cursor.Epoch, s.cursor.Sequence)
-	case objects > maxObjects:
-		return status.Errorf(codes.InvalidArgument, "update of %d objects, at most %d", objects, maxObjects)
-	}
-	s.cursor = cursor
-	if err := s.bucket.take(s.ctx, float64(objects), s.ingest.config, now); err != nil {
-		return err
-	}
-	ack, err := s.commit(u, now)
-	if err != nil {
-		return err
-	}
-	return s.stream.Send(&pb.ReportResponse{Message: &pb.ReportResponse_Ack{Ack: ack}})
-}
-
-// commit has the update checked and applied, however often the leader or the registration changes meanwhile.
-func (s *session) commit(u *pb.Update, now time.Time) (*pb.Ack, error) {
-	for {
-		snapshot, cluster, err := s.registration()
-		if err != nil {
-			return nil, err
-		}
-		part, ack := s.check(snapshot, cluster, u, now)
-		index, applied, err := s.ingest.coalescer.do(s.ctx, part)
-		ack.Index = index
-		if err == nil && applied {
-			s.count(u, ack)
-			return ack, nil
-		}
-		if held := cursorOf(s.latest(), s.cluster); held != nil && !s.cursor.Newer(*held) {
-			if *held == s.cursor {
-				return ack, nil // an attempt of unknown outcome was applied after all
-			}
-			s.log("session superseded", "epoch", s.cursor.Epoch)
-			return nil, status.Error(codes.Aborted, "a newer session of the cluster's agent has taken over")
-		}
-		s.ingest.config.Log.Warn("report waits", "cluster", string(s.cluster), "err", err)
-		if err := s.pause(); err != nil {
-			return nil, err
-		}
-	}
-}
-
-func (s *session) latest() *mesh.Snapshot {
-	snapshot, _ := s.ingest.config.Store.Latest()
-	return snapshot
-}
-
-func (s *session) pause() error {
-	select {
-	case <-s.ctx.Done():
-		return status.FromContextError(context.Cause(s.ctx)).Err()
-	case <-time.After(retryAfter):
-		return nil
-	}
-}
-
-func (s *session) count(u *pb.Update, ack *pb.Ack) {
-	s.ingest.metrics.objects.Add(float64(len(u.GetUpserts()) + len(u.GetDeletes()) - len(ack.GetRejections())))
-}
-
-// check splits an update into the part to propose and the rejections.
-func (s *session) check(snapshot *mesh.Snapshot, cluster *mesh.Cluster, u *pb.Update, now time.Time) (*pb.CommandPart, *pb.Ack) {
-	ack := &pb.Ack{Sequence: u.GetSequence()}
-	var upserts []*pb.Object
-	var deletes []string
-	for _, text := range u.GetDeletes() {
-		key := mesh.Key(text)
-		if refused := CheckDelete(cluster, key); refused != nil {
-			s.rejected(ack, key, refused)
-			continue
-		}
-		s.usage.remove(key)
-		deletes = append(deletes, text)
-	}
-	for _, wire := range u.GetUpserts() {
-		object, refused := s.admit(snapshot, cluster, wire, now)
-		if refused != nil {
-			s.rejected(ack, keyOf(object), refused)
-			continue
-		}
-		s.usage.set(object)
-		upserts = append(upserts, meshpb.Encode(object)) // what was checked, not what was sent
-	}
-	return s.part(cluster, upserts, deletes), ack
-}
-
-func keyOf(object mesh.Object) mesh.Key {
-	if object == nil {
-		return ""
-	}
-	return object.Key()
-}
-
-func (s *session) admit(snapshot *mesh.Snapshot, cluster *mesh.Cluster, wire *pb.Object, now time.Time) (mesh.Object, *Rejected) {
-	object, err := meshpb.Decode(wire)
-	if err != nil {
-		return nil, &Rejected{Malformed, err}
-	}
-	var held *mesh.Federation
-	if f, ok := object.(*mesh.Federation); ok {
-		stored, _ := snapshot.Get(f.Key())
-		held, _ = stored.(*mesh.Federation)
-	}
-	if refused := Check(cluster, object, held, now); refused != nil {
-		return object, refused
-	}
-	return object, s.usage.exceeded(object, s.ingest.config)
-}
-
-func (s *session) rejected(ack *pb.Ack, key mesh.Key, refused *Rejected) {
-	s.ingest.metrics.rejected.WithLabelValues(string(refused.Reason)).Inc()
-	ack.Rejections = append(ack.Rejections, &pb.Rejection{Key: string(key), Reason: refused.Error()})
-	if len(ack.Rejections) <= 20 { // the agent is told of all
-		s.ingest.config.Log.Warn("report rejected", "audit", true, "cluster", string(s.cluster), "key", fmt.Sprintf("%q", key), "err", refused)
-	}
 }

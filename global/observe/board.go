@@ -1,11 +1,13 @@
 package observe
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/mesh"
@@ -82,18 +84,25 @@ func (e *ErrDuplicate) Error() string {
 	return fmt.Sprintf("another agent of cluster %q (instance %q) is connected to replica %q; stop it first, or wait until it is gone", e.Session.Cluster, e.Session.Instance, e.Replica)
 }
 
+// Stream is one agent's stream on the board, between Connect and Disconnect.
+type Stream struct {
+	cluster mesh.ClusterID
+	entry   *entry
+}
+
 // Connect records an agent's stream; it must be ended with Disconnect. While another instance is connected, here or
-// elsewhere, it is refused with [*ErrDuplicate]. The same instance may come again: its old stream is a ghost.
-func (b *Board) Connect(s Session, now time.Time) error {
+// elsewhere, it is refused with [*ErrDuplicate]. The same instance may come again: its old stream is a ghost, whose end
+// says nothing of the new one.
+func (b *Board) Connect(s Session, now time.Time) (Stream, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if e := b.own[s.Cluster]; e != nil && e.connected && e.session.Instance != s.Instance {
-		return &ErrDuplicate{e.session, b.replica}
+		return Stream{}, &ErrDuplicate{e.session, b.replica}
 	}
 	for replica, entries := range b.others {
 		e := entries[s.Cluster]
 		if e != nil && e.connected && e.session.Instance != s.Instance && now.Sub(b.heard[replica].at) < ConnectedFor {
-			return &ErrDuplicate{e.session, replica}
+			return Stream{}, &ErrDuplicate{e.session, replica}
 		}
 	}
 	e := &entry{session: s, connected: true, heardAt: now}
@@ -101,13 +110,13 @@ func (b *Board) Connect(s Session, now time.Time) error {
 		e.load, e.loadAt = old.load, old.loadAt
 	}
 	b.own[s.Cluster] = e
-	return nil
+	return Stream{s.Cluster, e}, nil
 }
 
-// Disconnect records the end of an instance's stream.
-func (b *Board) Disconnect(s Session, now time.Time) {
-	b.update(s.Cluster, func(e *entry) {
-		if e.session.Instance == s.Instance {
+// Disconnect records the end of a stream, unless a newer one has taken its place.
+func (b *Board) Disconnect(s Stream, now time.Time) {
+	b.update(s.cluster, func(e *entry) {
+		if e == s.entry {
 			e.connected, e.heardAt = false, now
 		}
 	})
@@ -175,40 +184,66 @@ func merge(winner, loser Seen) Seen {
 	return winner
 }
 
-// Observations is what this replica shares.
-func (b *Board) Observations(now time.Time, applied uint64) *pb.Observations {
+// maxShareBytes is what one message to another replica holds; gRPC takes 4 MiB.
+const maxShareBytes = 7 << 19
+
+// Observations is what this replica shares, in one message or more: each tells of every session, and has as many of the
+// load reports as fit.
+func (b *Board) Observations(now time.Time, applied uint64) []*pb.Observations {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	out := &pb.Observations{Replica: b.replica, AppliedIndex: applied, Region: b.place.Region, Dashboard: b.place.Dashboard}
-	for id, e := range b.own {
-		c := &pb.ClusterObservation{
-			Cluster: string(id), Connected: e.connected, AgeMs: now.Sub(e.heardAt).Milliseconds(), AgentVersion: e.session.AgentVersion,
-			CredentialExpiresAtMs: e.session.CredentialExpires.UnixMilli(), Instance: e.session.Instance,
+	ids := slices.Sorted(maps.Keys(b.own))
+	message := b.sessions(ids, now, applied)
+	out, size := []*pb.Observations{message}, proto.Size(message)
+	bare := size
+	for i, id := range ids {
+		e := b.own[id]
+		if e.load == nil {
+			continue
 		}
-		if e.load != nil {
-			c.Load, c.LoadAgeMs = e.load, now.Sub(e.loadAt).Milliseconds()
+		load := proto.Size(e.load)
+		if size > bare && size+load > maxShareBytes {
+			message = b.sessions(ids, now, applied)
+			out, size = append(out, message), bare
 		}
-		out.Clusters = append(out.Clusters, c)
+		message.Clusters[i].Load, message.Clusters[i].LoadAgeMs = e.load, now.Sub(e.loadAt).Milliseconds()
+		size += load
 	}
-	slices.SortFunc(out.Clusters, func(x, y *pb.ClusterObservation) int { return cmp.Compare(x.GetCluster(), y.GetCluster()) })
 	return out
 }
 
-// Receive replaces what replica shared before.
+// sessions is a message without load reports.
+func (b *Board) sessions(ids []mesh.ClusterID, now time.Time, applied uint64) *pb.Observations {
+	out := &pb.Observations{Replica: b.replica, AppliedIndex: applied, Region: b.place.Region, Dashboard: b.place.Dashboard}
+	for _, id := range ids {
+		e := b.own[id]
+		out.Clusters = append(out.Clusters, &pb.ClusterObservation{
+			Cluster: string(id), Connected: e.connected, AgeMs: now.Sub(e.heardAt).Milliseconds(), AgentVersion: e.session.AgentVersion,
+			CredentialExpiresAtMs: e.session.CredentialExpires.UnixMilli(), Instance: e.session.Instance,
+		})
+	}
+	return out
+}
+
+// Receive replaces what replica shared before; a load report stays until a newer one comes.
 func (b *Board) Receive(replica string, o *pb.Observations, now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	entries := make(map[mesh.ClusterID]*entry, len(o.GetClusters()))
 	for _, c := range o.GetClusters() {
 		id := mesh.ClusterID(c.GetCluster())
-		entries[id] = &entry{
+		e := &entry{
 			session: Session{
 				Cluster: id, Instance: c.GetInstance(), AgentVersion: c.GetAgentVersion(),
 				CredentialExpires: time.UnixMilli(c.GetCredentialExpiresAtMs()),
 			},
 			connected: c.GetConnected(), heardAt: now.Add(-millis(c.GetAgeMs())), load: c.GetLoad(), loadAt: now.Add(-millis(c.GetLoadAgeMs())),
 		}
+		if old := b.others[replica][id]; e.load == nil && old != nil {
+			e.load, e.loadAt = old.load, old.loadAt
+		}
+		entries[id] = e
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.others[replica], b.heard[replica] = entries, heard{now, o.GetAppliedIndex(), Place{o.GetRegion(), o.GetDashboard()}}
 }
 

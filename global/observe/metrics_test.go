@@ -22,9 +22,7 @@ func TestCollector(t *testing.T) {
 		cluster("east"), cluster("west"), &mesh.Service{Name: name, Cluster: "east"}, &mesh.Service{Name: name, Cluster: "west"},
 		&mesh.EndpointSlice{Service: name, Cluster: "east", Slice: "s", Endpoints: []mesh.Endpoint{{Health: mesh.Healthy}, {Health: mesh.Draining}, {Health: mesh.Healthy}}},
 	}})
-	if err := board.Connect(Session{Cluster: "east", Instance: "1", CredentialExpires: time.Unix(1000, 0)}, time.Now()); err != nil {
-		t.Fatal(err)
-	}
+	connect(t, board, Session{Cluster: "east", Instance: "1", CredentialExpires: time.Unix(1000, 0)}, time.Now())
 	collector := NewCollector(func() *mesh.Snapshot { s, _ := store.Latest(); return s }, board)
 	check := func(want map[string]float64) {
 		t.Helper()

@@ -44,12 +44,18 @@ func (s *Sharer) share(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, ShareEvery)
 	defer cancel()
 	ids := make(map[string]bool)
-	o := s.Board.Observations(time.Now(), s.Applied())
+	messages := s.Board.Observations(time.Now(), s.Applied())
 	var group sync.WaitGroup
 	for _, id := range s.Replicas() {
 		ids[id] = true
 		if id != s.Board.replica {
-			group.Go(func() { _ = s.Send(ctx, id, o) }) // tried again in a second
+			group.Go(func() {
+				for _, o := range messages {
+					if s.Send(ctx, id, o) != nil {
+						return // tried again in a second
+					}
+				}
+			})
 		}
 	}
 	group.Wait()
