@@ -11,15 +11,18 @@ import (
 	"google.golang.org/grpc/credentials"
 	grpcpeer "google.golang.org/grpc/peer"
 
+	"github.com/periplus-mesh/periplus/global/pki"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 )
 
 // Identity is a verified client.
 type Identity struct {
-	ID      spiffeid.ID
-	Leaf    *x509.Certificate
-	Address string // host:port, for logs and limits
+	ID   spiffeid.ID
+	Leaf *x509.Certificate
+	// Authority is the replica that issued Leaf; "" if none did, but the control plane's root or a cluster's.
+	Authority string
+	Address   string // host:port, for logs and limits
 }
 
 // FromContext returns the verified client of a gRPC call; [trust.ErrUnverified] if it presented no certificate.
@@ -40,8 +43,32 @@ func (i *Identity) read(state tls.ConnectionState) (err error) {
 	if i.ID, err = trust.PeerID(state); err != nil {
 		return err
 	}
-	i.Leaf = state.PeerCertificates[0]
-	return nil
+	i.Leaf, i.Authority = state.PeerCertificates[0], pki.Authority(state.PeerCertificates)
+	return i.mayBeIssued()
+}
+
+// mayBeIssued refuses what a replica's intermediate could sign but must not: another replica, and operators.
+func (i *Identity) mayBeIssued() error {
+	role, name, err := mesh.ParsePlaneIdentity(i.ID)
+	switch {
+	case err != nil || i.Authority == "" || role == mesh.RoleAgent:
+		return nil
+	case role == mesh.RoleController && name == i.Authority:
+		return nil
+	}
+	return fmt.Errorf("%q was issued by replica %q, which may not", i.ID, i.Authority)
+}
+
+// Bound is config that also refuses what a replica may not have issued; see [Identity].
+func Bound(config *tls.Config) *tls.Config {
+	verify := config.VerifyConnection
+	config.VerifyConnection = func(state tls.ConnectionState) error {
+		if err := verify(state); err != nil || len(state.PeerCertificates) == 0 {
+			return err
+		}
+		return new(Identity).read(state)
+	}
+	return config
 }
 
 // Plane returns the name in an identity of the given role in the control plane's trust domain, or says what else

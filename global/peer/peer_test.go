@@ -2,12 +2,14 @@ package peer
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	grpcpeer "google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/periplus-mesh/periplus/global/pki"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 	"github.com/periplus-mesh/periplus/trust/trusttest"
@@ -89,6 +92,53 @@ func TestOnlyOperatorsAreAuthors(t *testing.T) {
 	}
 	if _, ok := Author(request.Context()); ok {
 		t.Error("an author out of nothing")
+	}
+}
+
+// issued is a certificate for path, signed by a replica's intermediate with whatever it signs: the replica is hostile.
+func issued(t *testing.T, dir, path string) []*x509.Certificate {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := trusttest.NewCA(plane.Name()).SVID(path, time.Hour).Certificate.Leaf
+	der, err := x509.CreateCertificate(rand.Reader, leaf, pair.Leaf, leaf.PublicKey, pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
+	}
+	return []*x509.Certificate{leaf, pair.Leaf}
+}
+
+// T8: a replica, or who has its keys after it was removed, speaks for itself alone.
+func TestReplicaIssuesForItselfAndAgentsOnly(t *testing.T) {
+	dir := t.TempDir()
+	if err := pki.Init(dir, plane.Name(), []string{"a", "b"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for path, refused := range map[string]bool{"/controller/a": false, "/agent/west": false, "/controller/b": true, "/operator/ada": true} {
+		s := tls.ConnectionState{PeerCertificates: issued(t, filepath.Join(dir, "a"), path)}
+		identity, err := FromContext(from(s))
+		if (err != nil) != refused || identity.Authority != "a" {
+			t.Errorf("%s by a call: %v, issued by %q", path, err, identity.Authority)
+		}
+		request := httptest.NewRequest(http.MethodPost, "/", nil)
+		request.TLS = &s
+		if _, err := WithOperator(request, plane); err == nil {
+			t.Errorf("%s is taken for an operator", path)
+		}
+		config := Bound(&tls.Config{VerifyConnection: func(tls.ConnectionState) error { return nil }})
+		if err := config.VerifyConnection(s); (err != nil) != refused {
+			t.Errorf("%s by a connection: %v", path, err)
+		}
+		gate := &Gate{Admit: func(Identity) error { return nil }}
+		_, err = gate.Unary(from(s), nil, nil, func(context.Context, any) (any, error) { return nil, nil })
+		if (err != nil) != refused {
+			t.Errorf("%s at the gate: %v", path, err)
+		}
 	}
 }
 

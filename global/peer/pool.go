@@ -75,7 +75,7 @@ func (p *Pool) connection(t target) (*grpc.ClientConn, error) {
 	if conn, ok := p.connections[t]; ok {
 		return conn, nil
 	}
-	config := trust.ClientConfig(p.Source, OnlyController(p.Domain, t.id))
+	config := Bound(trust.ClientConfig(p.Source, OnlyController(p.Domain, t.id)))
 	conn, err := grpc.NewClient("passthrough:///"+t.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(config)),
 		grpc.WithContextDialer(p.dial),

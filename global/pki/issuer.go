@@ -140,6 +140,16 @@ func AgentGeneration(leaf *x509.Certificate) (uint64, error) {
 	return generation, nil
 }
 
+// Authority is the replica whose intermediate signed a chain's leaf; "" if none did, but the root or another domain's.
+func Authority(chain []*x509.Certificate) string {
+	for _, c := range chain[min(1, len(chain)):] {
+		if slices.Contains(c.Subject.OrganizationalUnit, replicaUnit) && chain[0].CheckSignatureFrom(c) == nil {
+			return c.Subject.CommonName
+		}
+	}
+	return ""
+}
+
 // Source is the replica's own SVID and the control plane's bundle, always fresh while Run runs. A trust.Source.
 type Source struct {
 	watch.Value[*trust.Material]

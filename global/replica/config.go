@@ -135,6 +135,12 @@ func (c *Config) validate() error {
 	return c.Address.validate()
 }
 
+// removed tells whether a replica has left for good, as far as the local state knows.
+func (c *Config) removed(replica string) bool {
+	snapshot, _ := c.Store.Latest()
+	return snapshot.RemovedReplica(replica) != nil
+}
+
 func (c *Config) raft() *raft.Config {
 	config := raft.DefaultConfig()
 	config.LocalID = raft.ServerID(c.ID)

@@ -14,8 +14,10 @@
 // only once the replica has caught up with a leader. What is on disk is verified (package disk): a replica that finds
 // damage refuses to start ([ErrCorrupt]) and never starts with another state than it had.
 //
-// A damaged or lost replica is replaced, never repaired: remove it (periplus global leave ID), delete its data
-// folder, start it again with --join.
+// A damaged replica is replaced, never repaired: delete its data folder and start it again with --join. One that is lost
+// or not trusted any more is removed ([Replica.Leave], periplus global leave ID): that is part of the state, raft's
+// transport refuses its certificates, and its name is not used again. So a replica that was away refuses nobody who
+// belongs to the mesh: it may know of fewer removals than the others, never of one that was undone.
 //
 // A leader whose disk hangs stops talking to its followers after [Config.HandOverAfter], so that they elect another,
 // and exits after [Config.ExitAfter]. It cannot hand leadership over in the ordinary way: raft's own loop is stuck

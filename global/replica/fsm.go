@@ -99,11 +99,13 @@ func (f *fsm) Restore(stream io.ReadCloser) error {
 		return err
 	}
 	f.recent = recent{}
+	applied := uint64(revision) // of the newest change; commands that changed nothing may have come after it
 	for _, r := range results {
 		f.recent.add(r.ID, r.Result)
+		applied = max(applied, r.Result.GetIndex())
 	}
 	f.store.Restore(revision, objects)
-	f.applied.Set(uint64(revision))
+	f.applied.Set(applied)
 	return nil
 }
 

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
 const membershipTimeout = 10 * time.Second
@@ -54,30 +56,54 @@ func (r *Replica) Leader() string {
 	return ""
 }
 
+// LeaderHeard is when this replica last heard from a leader; now if it leads, zero if it never did.
+func (r *Replica) LeaderHeard() time.Time {
+	node := r.node.Load()
+	switch {
+	case node == nil:
+		return time.Time{}
+	case node.State() == raft.Leader:
+		return time.Now()
+	}
+	return node.LastContact()
+}
+
 // Applied is the index of the newest command that the local store reflects.
 func (r *Replica) Applied() uint64 { return r.fsm.applied.Latest() }
 
-// Join makes m a member, from whatever replica it is called on. A member of the same id is removed first: who asks to
-// join has no data, whatever it was before.
-func (r *Replica) Join(ctx context.Context, m Member) error {
+// Join makes m a member, from whatever replica it is called on. A member that is the same already stays as it is; one of
+// the same id that differs is removed first. [ErrRefused]: a replica of that id has left; names are not used again.
+func (r *Replica) Join(ctx context.Context, m Member) error { return r.join(ctx, m, false) }
+
+// join is Join. Empty tells that m has no data, whatever it was before.
+func (r *Replica) join(ctx context.Context, m Member, empty bool) error {
 	return r.atLeader(ctx, "join", func(ctx context.Context, leader pb.PeerServiceClient) error {
 		if leader == nil {
-			return r.joinHere(m)
+			return r.joinHere(m, empty)
 		}
-		_, err := leader.Join(ctx, &pb.JoinRequest{Id: m.ID, Address: m.Address.String(), Voter: m.Voter})
-		return err
+		_, err := leader.Join(ctx, &pb.JoinRequest{Id: m.ID, Address: m.Address.String(), Voter: m.Voter, Empty: empty})
+		return refusedThere(err)
 	})
 }
 
-// Leave removes a member, from whatever replica it is called on. Removing who is not there is no error.
+// Leave removes a member for good, from whatever replica it is called on: its certificates are refused from then on.
+// Removing who is not there is no error. After another error the member may be refused but still count: call it again.
 func (r *Replica) Leave(ctx context.Context, id string) error {
 	return r.atLeader(ctx, "leave", func(ctx context.Context, leader pb.PeerServiceClient) error {
 		if leader == nil {
-			return r.leaveHere(id)
+			return r.leaveHere(ctx, id)
 		}
 		_, err := leader.Leave(ctx, &pb.LeaveRequest{Id: id})
-		return err
+		return refusedThere(err)
 	})
+}
+
+// refusedThere makes the leader's refusal [ErrRefused].
+func refusedThere(err error) error {
+	if status.Code(err) == codes.InvalidArgument {
+		return fmt.Errorf("%w: %s", ErrRefused, status.Convert(err).Message())
+	}
+	return err
 }
 
 // atLeader calls do with a client of the leader, or with nil if it is this replica, until it finds one. All that is
@@ -117,16 +143,26 @@ func (r *Replica) tryAtLeader(ctx context.Context, do func(context.Context, pb.P
 	return do(ctx, client)
 }
 
-func (r *Replica) joinHere(m Member) error {
+func (r *Replica) joinHere(m Member, empty bool) error {
+	m.Leader = false
 	if m.ID == "" {
 		return fmt.Errorf("%w: member without id", ErrRefused)
 	}
 	if err := m.Address.validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if r.config.removed(m.ID) {
+		return fmt.Errorf("%w: replica %q was removed for good: give its successor another name", ErrRefused, m.ID)
+	}
 	node := r.node.Load()
-	if r.member(m.ID) {
-		// It asks although it is known, so it has lost its votes: as a stranger it cannot break a promise.
+	for _, known := range r.Members() {
+		if known.Leader = false; known.ID != m.ID {
+			continue
+		}
+		if known == m && !empty {
+			return nil
+		}
+		// Known but empty, it has lost its votes: as a stranger it cannot break a promise.
 		if err := membership(node.RemoveServer(raft.ServerID(m.ID), 0, membershipTimeout)); err != nil {
 			return err
 		}
@@ -142,9 +178,19 @@ func (r *Replica) joinHere(m Member) error {
 	return nil
 }
 
-func (r *Replica) leaveHere(id string) error {
+func (r *Replica) leaveHere(ctx context.Context, id string) error {
 	if !r.member(id) {
 		return nil
+	}
+	if id == r.config.ID { // who leads next removes this one
+		if err := membership(r.node.Load().LeadershipTransfer()); err != nil {
+			return err
+		}
+		return errNotLeader
+	}
+	gone := meshpb.Encode(&mesh.RemovedReplica{ID: id, RemovedAtMillis: time.Now().UnixMilli()})
+	if _, err := r.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{{Upserts: []*pb.Object{gone}}}}); err != nil {
+		return err
 	}
 	if err := membership(r.node.Load().RemoveServer(raft.ServerID(id), 0, membershipTimeout)); err != nil {
 		return err
@@ -153,7 +199,7 @@ func (r *Replica) leaveHere(id string) error {
 	return nil
 }
 
-func membership(future raft.IndexFuture) error {
+func membership(future raft.Future) error {
 	err := future.Error()
 	if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 		return fmt.Errorf("%w: %w", errNotLeader, err)
@@ -169,6 +215,6 @@ func (r *Replica) askToJoin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = pb.NewPeerServiceClient(conn).Join(ctx, &pb.JoinRequest{Id: r.config.ID, Address: r.config.Address.String(), Voter: true})
+	_, err = pb.NewPeerServiceClient(conn).Join(ctx, &pb.JoinRequest{Id: r.config.ID, Address: r.config.Address.String(), Voter: true, Empty: true})
 	return err
 }

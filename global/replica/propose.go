@@ -47,20 +47,33 @@ func (r *Replica) Propose(ctx context.Context, command *pb.Command) (*pb.Command
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
 	command = &pb.Command{Parts: command.GetParts(), Id: newID()}
+	result, err := persist(ctx, func() (*pb.CommandResult, error) { return r.try(ctx, command) })
+	if err != nil {
+		return nil, fmt.Errorf("propose: %w", err)
+	}
+	r.catchUp(ctx, result.GetIndex())
+	return result, nil
+}
+
+// persist tries again while the outcome is not certain. Once it is unknown what an attempt left behind, one that fails
+// for certain says nothing of the one before.
+func persist(ctx context.Context, try func() (*pb.CommandResult, error)) (*pb.CommandResult, error) {
 	final := ErrNoLeader
 	for {
-		result, err := r.try(ctx, command)
+		result, err := try()
 		switch {
 		case err == nil:
-			r.catchUp(ctx, result.GetIndex())
 			return result, nil
 		case errors.Is(err, ErrUnknown):
-			final = ErrUnknown // a later attempt that fails for certain says nothing of this one
-		case !errors.Is(err, errNotLeader):
-			return nil, fmt.Errorf("propose: %w", err)
+			final = ErrUnknown
+		case errors.Is(err, errNotLeader):
+		case final == ErrUnknown:
+			return nil, fmt.Errorf("%w (then: %v)", final, err)
+		default:
+			return nil, err
 		}
 		if !sleep(ctx, retryAfter) {
-			return nil, fmt.Errorf("propose: %w (%w)", final, err)
+			return nil, fmt.Errorf("%w (%w)", final, err)
 		}
 	}
 }

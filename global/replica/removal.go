@@ -20,7 +20,7 @@ const forgottenAfter = 5
 func (r *Replica) watchRemoval(ctx context.Context, node *raft.Raft) error {
 	heard := time.Now()
 	for sleep(ctx, 250*time.Millisecond) {
-		if node.State() == raft.Shutdown {
+		if node.State() == raft.Shutdown || r.config.removed(r.config.ID) {
 			return ErrRemoved
 		}
 		if last := node.LastContact(); last.After(heard) {
@@ -34,6 +34,19 @@ func (r *Replica) watchRemoval(ctx context.Context, node *raft.Raft) error {
 		}
 	}
 	return nil
+}
+
+// closeRemoved ends the connections of replicas as they are removed; they get no new ones.
+func (r *Replica) closeRemoved(ctx context.Context, layer *streamLayer) error {
+	for {
+		_, changed := r.config.Store.Latest()
+		layer.closeConnections(func(l link) bool { return r.config.removed(l.peer) })
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
 }
 
 // forgotten tells whether most of the other members do not know this replica any more. One alone may have missed

@@ -9,6 +9,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/replica/disk"
@@ -23,7 +25,7 @@ var (
 	// wait for the disk are left behind.
 	ErrDisk = errors.New("disk hangs")
 	// ErrRemoved: the replica was removed from the mesh.
-	ErrRemoved = errors.New("removed from the mesh: it must have an empty data folder to join again")
+	ErrRemoved = errors.New("removed from the mesh for good: its successor needs a name and keys of its own (periplus global init --replica NAME)")
 )
 
 // Replica is one member of the global controller's raft group.
@@ -83,6 +85,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	group.Go(layer.serve)
 	group.Go(func() error { return r.watchDisk(ctx, layer) })
 	group.Go(func() error { return r.watchRemoval(ctx, node) })
+	group.Go(func() error { return r.closeRemoved(ctx, layer) })
 	group.Go(func() error { return r.becomeReady(ctx, fresh) })
 	<-ctx.Done()
 	if r.writing() > r.config.HandOverAfter {
@@ -93,7 +96,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	r.handOver(node)
 	stopped := errors.Join(node.Shutdown().Error(), transport.Close())
 	stop()
-	layer.closeConnections(func(bool) bool { return true })
+	layer.closeConnections(func(link) bool { return true })
 	if err := group.Wait(); err != nil {
 		stopped = errors.Join(err, stopped)
 	}
@@ -122,6 +125,9 @@ func (r *Replica) start(transport raft.Transport) (node *raft.Raft, fresh bool, 
 		}
 	}
 	config := r.config.raft()
+	if err := dropCovered(r.log, snapshots); err != nil {
+		return nil, false, err
+	}
 	known, err := raft.HasExistingState(r.log, r.log, snapshots)
 	if err != nil {
 		return nil, false, err
@@ -143,6 +149,21 @@ func (r *Replica) start(transport raft.Transport) (node *raft.Raft, fresh bool, 
 	return node, !known, err
 }
 
+// dropCovered empties a log that ends before the newest snapshot: the process died between taking the leader's snapshot
+// and dropping the log. What comes next follows the snapshot and would leave a gap in the log.
+func dropCovered(log *disk.Log, snapshots raft.SnapshotStore) error {
+	list, err := snapshots.List()
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	first, err1 := log.FirstIndex()
+	last, err2 := log.LastIndex()
+	if err := errors.Join(err1, err2); err != nil || last == 0 || last >= list[0].Index {
+		return err
+	}
+	return log.DeleteRange(first, last)
+}
+
 // becomeReady joins if it must, and marks the store ready once it reflects everything that was committed before.
 func (r *Replica) becomeReady(ctx context.Context, fresh bool) error {
 	for fresh && r.config.Join != "" {
@@ -152,6 +173,9 @@ func (r *Replica) becomeReady(ctx context.Context, fresh bool) error {
 		}
 		if ctx.Err() != nil {
 			return nil
+		}
+		if status.Code(err) == codes.InvalidArgument {
+			return fmt.Errorf("join: %s", status.Convert(err).Message())
 		}
 		r.config.Log.Warn("joining the mesh: will try again", "peer", r.config.Join, "err", err)
 		sleep(ctx, time.Second)

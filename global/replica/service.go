@@ -68,7 +68,7 @@ func (s *Service) Join(ctx context.Context, request *pb.JoinRequest) (*pb.JoinRe
 	if err != nil {
 		return nil, status.Error(codes.InvalidArgument, err.Error())
 	}
-	err = s.Replica.Join(ctx, Member{ID: request.GetId(), Address: address, Voter: request.GetVoter()})
+	err = s.Replica.join(ctx, Member{ID: request.GetId(), Address: address, Voter: request.GetVoter()}, request.GetEmpty())
 	return &pb.JoinResponse{}, membershipStatus(err)
 }
 

@@ -14,13 +14,18 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/global/peer"
+	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 )
 
 const (
 	handshakeTimeout = 5 * time.Second
-	maxHandshakes    = 32
-	raftIOTimeout    = 10 * time.Second
+	// maxHandshakes may be in progress, and maxHandshakesOfHost from one host, so that no stranger who says nothing keeps
+	// the others out. What comes beyond that is closed: raft dials again.
+	maxHandshakes       = 256
+	maxHandshakesOfHost = 16
+	acceptPause         = 100 * time.Millisecond // after an error, such as too many open files
+	raftIOTimeout       = 10 * time.Second
 )
 
 var errSilent = errors.New("this replica's disk hangs; it does not speak")
@@ -31,6 +36,7 @@ type streamLayer struct {
 	listener net.Listener
 	source   trust.Source
 	domain   spiffeid.TrustDomain
+	removed  func(replica string) bool
 	dial     func(ctx context.Context, address string) (net.Conn, error)
 	address  Address
 	log      *slog.Logger
@@ -38,41 +44,80 @@ type streamLayer struct {
 
 	mu     sync.Mutex
 	silent bool              // guarded by mu
-	living map[net.Conn]bool // guarded by mu; true: this side opened it
+	living map[net.Conn]link // guarded by mu
+	// shaking counts the handshakes in progress, by host. Guarded by mu.
+	shaking map[string]int
+}
+
+// link is what is known of a living connection.
+type link struct {
+	dialed bool   // this side opened it
+	peer   string // the replica at the other end
 }
 
 func newStreamLayer(ctx context.Context, c *Config) *streamLayer {
 	return &streamLayer{
-		ctx: ctx, listener: c.Listener, source: c.Source, domain: c.Domain, dial: c.Dial, address: c.Address, log: c.Log,
-		accepted: make(chan net.Conn), living: make(map[net.Conn]bool),
+		ctx: ctx, listener: c.Listener, source: c.Source, domain: c.Domain, removed: c.removed,
+		dial: c.Dial, address: c.Address, log: c.Log,
+		accepted: make(chan net.Conn), living: make(map[net.Conn]link), shaking: make(map[string]int),
 	}
 }
 
-// serve accepts and authenticates until the listener is closed.
+// serve accepts and authenticates until the listener is closed. An error of one Accept ends nothing.
 func (s *streamLayer) serve() error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	slots := make(chan struct{}, maxHandshakes)
 	for {
 		conn, err := s.listener.Accept()
 		if errors.Is(err, net.ErrClosed) || s.ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("raft listener: %w", err)
+			s.log.Warn("raft listener", "err", err)
+			sleep(s.ctx, acceptPause)
+			continue
 		}
-		slots <- struct{}{}
+		done, ok := s.admit(conn.RemoteAddr())
+		if !ok {
+			conn.Close()
+			continue
+		}
 		group.Go(func() {
+			defer done()
 			s.authenticate(conn)
-			<-slots
 		})
 	}
+}
+
+// admit counts a handshake with a peer until done is called, unless there are too many.
+func (s *streamLayer) admit(address net.Addr) (done func(), ok bool) {
+	host, _, err := net.SplitHostPort(address.String())
+	if err != nil {
+		host = address.String()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := 0
+	for _, n := range s.shaking {
+		all += n
+	}
+	if all >= maxHandshakes || s.shaking[host] >= maxHandshakesOfHost {
+		return nil, false
+	}
+	s.shaking[host]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.shaking[host]--; s.shaking[host] == 0 {
+			delete(s.shaking, host)
+		}
+	}, true
 }
 
 func (s *streamLayer) authenticate(raw net.Conn) {
 	ctx, cancel := context.WithTimeout(s.ctx, handshakeTimeout)
 	defer cancel()
-	conn := tls.Server(raw, trust.ServerConfig(s.source, peer.OnlyController(s.domain, "")))
+	conn := tls.Server(raw, peer.Bound(trust.ServerConfig(s.source, s.authorize)))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		s.log.Warn("raft connection refused", "peer", raw.RemoteAddr().String(), "err", err)
 		raw.Close()
@@ -122,7 +167,7 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, trust.ClientConfig(s.source, peer.OnlyController(s.domain, "")))
+	conn := tls.Client(raw, peer.Bound(trust.ClientConfig(s.source, s.authorize)))
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("raft peer %s: %w", target.Raft, err)
@@ -130,14 +175,27 @@ func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (n
 	return s.track(conn, true)
 }
 
-func (s *streamLayer) track(conn net.Conn, dialed bool) (net.Conn, error) {
+// authorize accepts the replicas of the control plane but those that were removed.
+func (s *streamLayer) authorize(id spiffeid.ID) error {
+	name, err := peer.Identity{ID: id}.Plane(s.domain, mesh.RoleController)
+	if err == nil && s.removed(name) {
+		err = fmt.Errorf("replica %q was removed", name)
+	}
+	return err
+}
+
+func (s *streamLayer) track(conn *tls.Conn, dialed bool) (net.Conn, error) {
+	l := link{dialed: dialed}
+	if id, err := trust.PeerID(conn.ConnectionState()); err == nil {
+		_, l.peer, _ = mesh.ParsePlaneIdentity(id) // authorize has let it pass
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.silent && dialed || s.ctx.Err() != nil {
 		conn.Close()
 		return nil, errSilent
 	}
-	s.living[conn] = dialed
+	s.living[conn] = l
 	return &tracked{conn, s}, nil
 }
 
@@ -159,16 +217,16 @@ func (s *streamLayer) setSilent(silent bool) {
 	s.silent = silent
 	s.mu.Unlock()
 	if silent {
-		s.closeConnections(func(dialed bool) bool { return dialed })
+		s.closeConnections(func(l link) bool { return l.dialed })
 	}
 }
 
 // closeConnections also ends raft's goroutines that read from them: raft closes none by itself.
-func (s *streamLayer) closeConnections(which func(dialed bool) bool) {
+func (s *streamLayer) closeConnections(which func(link) bool) {
 	s.mu.Lock()
 	var closing []net.Conn
-	for conn, dialed := range s.living {
-		if which(dialed) {
+	for conn, l := range s.living {
+		if which(l) {
 			closing = append(closing, conn)
 			delete(s.living, conn)
 		}

@@ -20,6 +20,7 @@ const (
 	KindFederation     Kind = "federation" // federation/<trust domain>
 	KindJoinToken      Kind = "token"      // token/<sha-256>
 	KindCursor         Kind = "cursor"     // cursor/<cluster>
+	KindRemovedReplica Kind = "removed"    // removed/<replica>
 )
 
 // Key is an object's unique name in the map.
@@ -103,6 +104,9 @@ func JoinTokenKey(hash string) Key { return join(KindJoinToken, hash) }
 
 // CursorKey is the key of a [Cursor].
 func CursorKey(c ClusterID) Key { return join(KindCursor, string(c)) }
+
+// RemovedReplicaKey is the key of a [RemovedReplica].
+func RemovedReplicaKey(id string) Key { return join(KindRemovedReplica, id) }
 
 func join(kind Kind, parts ...string) Key {
 	return Key(string(kind) + "/" + strings.Join(parts, "/"))

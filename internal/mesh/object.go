@@ -178,6 +178,13 @@ type PolicyRevision struct {
 	Source          []byte
 }
 
+// RemovedReplica is a replica of the global controller that left. Names are not used again, so it stays for ever: who
+// knows an older state may know fewer of them, never one that is a member again.
+type RemovedReplica struct {
+	ID              string // an RFC 1123 label
+	RemovedAtMillis int64
+}
+
 // Key of each kind.
 
 func (c *Cluster) Key() Key        { return ClusterKey(c.ID) }
@@ -189,6 +196,7 @@ func (r *PolicyRevision) Key() Key { return PolicyRevisionKey(r.Revision) }
 func (f *Federation) Key() Key     { return FederationKey(f.TrustDomain.Name()) }
 func (t *JoinToken) Key() Key      { return JoinTokenKey(t.Hash) }
 func (c *Cursor) Key() Key         { return CursorKey(c.Cluster) }
+func (r *RemovedReplica) Key() Key { return RemovedReplicaKey(r.ID) }
 func (s *Summary) Key() Key {
 	l := s.Locality
 	return join(KindSummary, s.Service.Namespace, s.Service.Name, string(s.Cluster), string(s.Network), l.Region, l.Zone, l.Subzone)

@@ -111,6 +111,11 @@ func (s *Snapshot) Policies(kind PolicyKind) iter.Seq[*Policy] {
 	return typed[*Policy](s, KindPolicy, string(kind))
 }
 
+// RemovedReplica is a replica that left, or nil.
+func (s *Snapshot) RemovedReplica(id string) *RemovedReplica {
+	return get[*RemovedReplica](s, RemovedReplicaKey(id))
+}
+
 // Federations yields the published bundles, by trust domain.
 func (s *Snapshot) Federations() iter.Seq[*Federation] { return typed[*Federation](s, KindFederation) }
 

@@ -270,6 +270,13 @@ func (c *Cursor) Validate() error {
 	return err
 }
 
+func (r *RemovedReplica) Validate() error {
+	if !isLabel(r.ID) {
+		return fmt.Errorf("removed replica %q: must be an RFC 1123 label (a-z, 0-9, '-', at most 63)", r.ID)
+	}
+	return nil
+}
+
 func (r *PolicyRevision) Validate() error {
 	if r.Revision == 0 {
 		return fmt.Errorf("policy revision: number 0")

@@ -56,6 +56,8 @@ func decode(o *pb.Object) (mesh.Object, error) {
 		return decodeJoinToken(kind.JoinToken)
 	case *pb.Object_Cursor:
 		return DecodeCursor(kind.Cursor), nil
+	case *pb.Object_RemovedReplica:
+		return &mesh.RemovedReplica{ID: kind.RemovedReplica.GetId(), RemovedAtMillis: kind.RemovedReplica.GetRemovedAtMs()}, nil
 	}
 	return nil, fmt.Errorf("mesh object: kind missing or unknown")
 }

@@ -64,6 +64,8 @@ func Encode(o mesh.Object) *pb.Object {
 		return &pb.Object{Kind: &pb.Object_Cursor{Cursor: &pb.Cursor{
 			Cluster: string(o.Cluster), Epoch: o.Epoch, Sequence: o.Sequence,
 		}}}
+	case *mesh.RemovedReplica:
+		return &pb.Object{Kind: &pb.Object_RemovedReplica{RemovedReplica: &pb.RemovedReplica{Id: o.ID, RemovedAtMs: o.RemovedAtMillis}}}
 	}
 	panic(fmt.Sprintf("meshpb: no wire form for %T", o))
 }

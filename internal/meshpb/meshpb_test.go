@@ -48,6 +48,7 @@ func objects() []mesh.Object {
 			EndpointURL: "https://spire.example:8443", EndpointID: spiffeid.RequireFromPath(domain, "/spire/server")},
 		&mesh.JoinToken{Hash: strings.Repeat("0", 64), Cluster: cluster, ExpiresAtMillis: 6, UsedAtMillis: 7, Author: "ann"},
 		&mesh.Cursor{Cluster: "eu-west", Epoch: 1, Sequence: 2},
+		&mesh.RemovedReplica{ID: "g-2", RemovedAtMillis: 8},
 	}
 }
 
@@ -67,7 +68,7 @@ func TestRoundTrip(t *testing.T) {
 		}
 		kinds[want.Key().Kind()] = true
 	}
-	if len(kinds) != 10 {
+	if len(kinds) != 11 {
 		t.Errorf("%d kinds", len(kinds))
 	}
 }

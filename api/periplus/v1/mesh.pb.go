@@ -137,6 +137,7 @@ type Object struct {
 	//	*Object_JoinToken
 	//	*Object_PolicyRevision
 	//	*Object_Cursor
+	//	*Object_RemovedReplica
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -269,6 +270,15 @@ func (x *Object) GetCursor() *Cursor {
 	return nil
 }
 
+func (x *Object) GetRemovedReplica() *RemovedReplica {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_RemovedReplica); ok {
+			return x.RemovedReplica
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -313,6 +323,10 @@ type Object_Cursor struct {
 	Cursor *Cursor `protobuf:"bytes,10,opt,name=cursor,proto3,oneof"`
 }
 
+type Object_RemovedReplica struct {
+	RemovedReplica *RemovedReplica `protobuf:"bytes,11,opt,name=removed_replica,json=removedReplica,proto3,oneof"`
+}
+
 func (*Object_Cluster) isObject_Kind() {}
 
 func (*Object_Service) isObject_Kind() {}
@@ -332,6 +346,8 @@ func (*Object_JoinToken) isObject_Kind() {}
 func (*Object_PolicyRevision) isObject_Kind() {}
 
 func (*Object_Cursor) isObject_Kind() {}
+
+func (*Object_RemovedReplica) isObject_Kind() {}
 
 type Locality struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1649,6 +1665,60 @@ func (x *Cursor) GetSequence() uint64 {
 	return 0
 }
 
+// RemovedReplica says that a replica of the global controller left for good: its certificates are refused.
+type RemovedReplica struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Unix milliseconds, clock of the replica that proposed it.
+	RemovedAtMs   int64 `protobuf:"varint,2,opt,name=removed_at_ms,json=removedAtMs,proto3" json:"removed_at_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemovedReplica) Reset() {
+	*x = RemovedReplica{}
+	mi := &file_periplus_v1_mesh_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemovedReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemovedReplica) ProtoMessage() {}
+
+func (x *RemovedReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_periplus_v1_mesh_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemovedReplica.ProtoReflect.Descriptor instead.
+func (*RemovedReplica) Descriptor() ([]byte, []int) {
+	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *RemovedReplica) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemovedReplica) GetRemovedAtMs() int64 {
+	if x != nil {
+		return x.RemovedAtMs
+	}
+	return 0
+}
+
 // Command is one raft entry. Its parts are independent of each other.
 type Command struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1662,7 +1732,7 @@ type Command struct {
 
 func (x *Command) Reset() {
 	*x = Command{}
-	mi := &file_periplus_v1_mesh_proto_msgTypes[17]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1744,7 @@ func (x *Command) String() string {
 func (*Command) ProtoMessage() {}
 
 func (x *Command) ProtoReflect() protoreflect.Message {
-	mi := &file_periplus_v1_mesh_proto_msgTypes[17]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1757,7 @@ func (x *Command) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Command.ProtoReflect.Descriptor instead.
 func (*Command) Descriptor() ([]byte, []int) {
-	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{17}
+	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Command) GetParts() []*CommandPart {
@@ -1716,7 +1786,7 @@ type CommandPart struct {
 
 func (x *CommandPart) Reset() {
 	*x = CommandPart{}
-	mi := &file_periplus_v1_mesh_proto_msgTypes[18]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1798,7 @@ func (x *CommandPart) String() string {
 func (*CommandPart) ProtoMessage() {}
 
 func (x *CommandPart) ProtoReflect() protoreflect.Message {
-	mi := &file_periplus_v1_mesh_proto_msgTypes[18]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1811,7 @@ func (x *CommandPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandPart.ProtoReflect.Descriptor instead.
 func (*CommandPart) Descriptor() ([]byte, []int) {
-	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{18}
+	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CommandPart) GetGuards() []*Guard {
@@ -1778,7 +1848,7 @@ type Guard struct {
 
 func (x *Guard) Reset() {
 	*x = Guard{}
-	mi := &file_periplus_v1_mesh_proto_msgTypes[19]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1790,7 +1860,7 @@ func (x *Guard) String() string {
 func (*Guard) ProtoMessage() {}
 
 func (x *Guard) ProtoReflect() protoreflect.Message {
-	mi := &file_periplus_v1_mesh_proto_msgTypes[19]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1803,7 +1873,7 @@ func (x *Guard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Guard.ProtoReflect.Descriptor instead.
 func (*Guard) Descriptor() ([]byte, []int) {
-	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{19}
+	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Guard) GetGuard() isGuard_Guard {
@@ -1858,7 +1928,7 @@ type KeyGuard struct {
 
 func (x *KeyGuard) Reset() {
 	*x = KeyGuard{}
-	mi := &file_periplus_v1_mesh_proto_msgTypes[20]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1940,7 @@ func (x *KeyGuard) String() string {
 func (*KeyGuard) ProtoMessage() {}
 
 func (x *KeyGuard) ProtoReflect() protoreflect.Message {
-	mi := &file_periplus_v1_mesh_proto_msgTypes[20]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1953,7 @@ func (x *KeyGuard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyGuard.ProtoReflect.Descriptor instead.
 func (*KeyGuard) Descriptor() ([]byte, []int) {
-	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{20}
+	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *KeyGuard) GetKey() string {
@@ -1911,7 +1981,7 @@ type CommandResult struct {
 
 func (x *CommandResult) Reset() {
 	*x = CommandResult{}
-	mi := &file_periplus_v1_mesh_proto_msgTypes[21]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1923,7 +1993,7 @@ func (x *CommandResult) String() string {
 func (*CommandResult) ProtoMessage() {}
 
 func (x *CommandResult) ProtoReflect() protoreflect.Message {
-	mi := &file_periplus_v1_mesh_proto_msgTypes[21]
+	mi := &file_periplus_v1_mesh_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1936,7 +2006,7 @@ func (x *CommandResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommandResult.ProtoReflect.Descriptor instead.
 func (*CommandResult) Descriptor() ([]byte, []int) {
-	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{21}
+	return file_periplus_v1_mesh_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CommandResult) GetIndex() uint64 {
@@ -1957,7 +2027,7 @@ var File_periplus_v1_mesh_proto protoreflect.FileDescriptor
 
 const file_periplus_v1_mesh_proto_rawDesc = "" +
 	"\n" +
-	"\x16periplus/v1/mesh.proto\x12\vperiplus.v1\"\xb7\x04\n" +
+	"\x16periplus/v1/mesh.proto\x12\vperiplus.v1\"\xff\x04\n" +
 	"\x06Object\x120\n" +
 	"\acluster\x18\x01 \x01(\v2\x14.periplus.v1.ClusterH\x00R\acluster\x120\n" +
 	"\aservice\x18\x02 \x01(\v2\x14.periplus.v1.ServiceH\x00R\aservice\x12C\n" +
@@ -1972,7 +2042,8 @@ const file_periplus_v1_mesh_proto_rawDesc = "" +
 	"join_token\x18\b \x01(\v2\x16.periplus.v1.JoinTokenH\x00R\tjoinToken\x12F\n" +
 	"\x0fpolicy_revision\x18\t \x01(\v2\x1b.periplus.v1.PolicyRevisionH\x00R\x0epolicyRevision\x12-\n" +
 	"\x06cursor\x18\n" +
-	" \x01(\v2\x13.periplus.v1.CursorH\x00R\x06cursorB\x06\n" +
+	" \x01(\v2\x13.periplus.v1.CursorH\x00R\x06cursor\x12F\n" +
+	"\x0fremoved_replica\x18\v \x01(\v2\x1b.periplus.v1.RemovedReplicaH\x00R\x0eremovedReplicaB\x06\n" +
 	"\x04kind\"P\n" +
 	"\bLocality\x12\x16\n" +
 	"\x06region\x18\x01 \x01(\tR\x06region\x12\x12\n" +
@@ -2098,7 +2169,10 @@ const file_periplus_v1_mesh_proto_rawDesc = "" +
 	"\x06Cursor\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +
-	"\bsequence\x18\x03 \x01(\x04R\bsequence\"I\n" +
+	"\bsequence\x18\x03 \x01(\x04R\bsequence\"D\n" +
+	"\x0eRemovedReplica\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\"\n" +
+	"\rremoved_at_ms\x18\x02 \x01(\x03R\vremovedAtMs\"I\n" +
 	"\aCommand\x12.\n" +
 	"\x05parts\x18\x01 \x03(\v2\x18.periplus.v1.CommandPartR\x05parts\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\"\x82\x01\n" +
@@ -2139,7 +2213,7 @@ func file_periplus_v1_mesh_proto_rawDescGZIP() []byte {
 }
 
 var file_periplus_v1_mesh_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_periplus_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_periplus_v1_mesh_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_periplus_v1_mesh_proto_goTypes = []any{
 	(ClusterState)(0),      // 0: periplus.v1.ClusterState
 	(Health)(0),            // 1: periplus.v1.Health
@@ -2160,14 +2234,15 @@ var file_periplus_v1_mesh_proto_goTypes = []any{
 	(*Federation)(nil),     // 16: periplus.v1.Federation
 	(*JoinToken)(nil),      // 17: periplus.v1.JoinToken
 	(*Cursor)(nil),         // 18: periplus.v1.Cursor
-	(*Command)(nil),        // 19: periplus.v1.Command
-	(*CommandPart)(nil),    // 20: periplus.v1.CommandPart
-	(*Guard)(nil),          // 21: periplus.v1.Guard
-	(*KeyGuard)(nil),       // 22: periplus.v1.KeyGuard
-	(*CommandResult)(nil),  // 23: periplus.v1.CommandResult
-	nil,                    // 24: periplus.v1.Endpoint.PortsEntry
-	nil,                    // 25: periplus.v1.Endpoint.LabelsEntry
-	nil,                    // 26: periplus.v1.SummaryBucket.LabelsEntry
+	(*RemovedReplica)(nil), // 19: periplus.v1.RemovedReplica
+	(*Command)(nil),        // 20: periplus.v1.Command
+	(*CommandPart)(nil),    // 21: periplus.v1.CommandPart
+	(*Guard)(nil),          // 22: periplus.v1.Guard
+	(*KeyGuard)(nil),       // 23: periplus.v1.KeyGuard
+	(*CommandResult)(nil),  // 24: periplus.v1.CommandResult
+	nil,                    // 25: periplus.v1.Endpoint.PortsEntry
+	nil,                    // 26: periplus.v1.Endpoint.LabelsEntry
+	nil,                    // 27: periplus.v1.SummaryBucket.LabelsEntry
 }
 var file_periplus_v1_mesh_proto_depIdxs = []int32{
 	6,  // 0: periplus.v1.Object.cluster:type_name -> periplus.v1.Cluster
@@ -2180,33 +2255,34 @@ var file_periplus_v1_mesh_proto_depIdxs = []int32{
 	17, // 7: periplus.v1.Object.join_token:type_name -> periplus.v1.JoinToken
 	15, // 8: periplus.v1.Object.policy_revision:type_name -> periplus.v1.PolicyRevision
 	18, // 9: periplus.v1.Object.cursor:type_name -> periplus.v1.Cursor
-	5,  // 10: periplus.v1.Cluster.networks:type_name -> periplus.v1.Network
-	0,  // 11: periplus.v1.Cluster.state:type_name -> periplus.v1.ClusterState
-	4,  // 12: periplus.v1.Service.name:type_name -> periplus.v1.ServiceName
-	7,  // 13: periplus.v1.Service.ports:type_name -> periplus.v1.ServicePort
-	24, // 14: periplus.v1.Endpoint.ports:type_name -> periplus.v1.Endpoint.PortsEntry
-	3,  // 15: periplus.v1.Endpoint.locality:type_name -> periplus.v1.Locality
-	1,  // 16: periplus.v1.Endpoint.health:type_name -> periplus.v1.Health
-	25, // 17: periplus.v1.Endpoint.labels:type_name -> periplus.v1.Endpoint.LabelsEntry
-	4,  // 18: periplus.v1.EndpointSlice.service:type_name -> periplus.v1.ServiceName
-	9,  // 19: periplus.v1.EndpointSlice.endpoints:type_name -> periplus.v1.Endpoint
-	3,  // 20: periplus.v1.Gateway.locality:type_name -> periplus.v1.Locality
-	1,  // 21: periplus.v1.Gateway.health:type_name -> periplus.v1.Health
-	4,  // 22: periplus.v1.Summary.service:type_name -> periplus.v1.ServiceName
-	3,  // 23: periplus.v1.Summary.locality:type_name -> periplus.v1.Locality
-	13, // 24: periplus.v1.Summary.buckets:type_name -> periplus.v1.SummaryBucket
-	26, // 25: periplus.v1.SummaryBucket.labels:type_name -> periplus.v1.SummaryBucket.LabelsEntry
-	6,  // 26: periplus.v1.JoinToken.cluster:type_name -> periplus.v1.Cluster
-	20, // 27: periplus.v1.Command.parts:type_name -> periplus.v1.CommandPart
-	21, // 28: periplus.v1.CommandPart.guards:type_name -> periplus.v1.Guard
-	2,  // 29: periplus.v1.CommandPart.upserts:type_name -> periplus.v1.Object
-	22, // 30: periplus.v1.Guard.key:type_name -> periplus.v1.KeyGuard
-	18, // 31: periplus.v1.Guard.newer:type_name -> periplus.v1.Cursor
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	19, // 10: periplus.v1.Object.removed_replica:type_name -> periplus.v1.RemovedReplica
+	5,  // 11: periplus.v1.Cluster.networks:type_name -> periplus.v1.Network
+	0,  // 12: periplus.v1.Cluster.state:type_name -> periplus.v1.ClusterState
+	4,  // 13: periplus.v1.Service.name:type_name -> periplus.v1.ServiceName
+	7,  // 14: periplus.v1.Service.ports:type_name -> periplus.v1.ServicePort
+	25, // 15: periplus.v1.Endpoint.ports:type_name -> periplus.v1.Endpoint.PortsEntry
+	3,  // 16: periplus.v1.Endpoint.locality:type_name -> periplus.v1.Locality
+	1,  // 17: periplus.v1.Endpoint.health:type_name -> periplus.v1.Health
+	26, // 18: periplus.v1.Endpoint.labels:type_name -> periplus.v1.Endpoint.LabelsEntry
+	4,  // 19: periplus.v1.EndpointSlice.service:type_name -> periplus.v1.ServiceName
+	9,  // 20: periplus.v1.EndpointSlice.endpoints:type_name -> periplus.v1.Endpoint
+	3,  // 21: periplus.v1.Gateway.locality:type_name -> periplus.v1.Locality
+	1,  // 22: periplus.v1.Gateway.health:type_name -> periplus.v1.Health
+	4,  // 23: periplus.v1.Summary.service:type_name -> periplus.v1.ServiceName
+	3,  // 24: periplus.v1.Summary.locality:type_name -> periplus.v1.Locality
+	13, // 25: periplus.v1.Summary.buckets:type_name -> periplus.v1.SummaryBucket
+	27, // 26: periplus.v1.SummaryBucket.labels:type_name -> periplus.v1.SummaryBucket.LabelsEntry
+	6,  // 27: periplus.v1.JoinToken.cluster:type_name -> periplus.v1.Cluster
+	21, // 28: periplus.v1.Command.parts:type_name -> periplus.v1.CommandPart
+	22, // 29: periplus.v1.CommandPart.guards:type_name -> periplus.v1.Guard
+	2,  // 30: periplus.v1.CommandPart.upserts:type_name -> periplus.v1.Object
+	23, // 31: periplus.v1.Guard.key:type_name -> periplus.v1.KeyGuard
+	18, // 32: periplus.v1.Guard.newer:type_name -> periplus.v1.Cursor
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_periplus_v1_mesh_proto_init() }
@@ -2225,8 +2301,9 @@ func file_periplus_v1_mesh_proto_init() {
 		(*Object_JoinToken)(nil),
 		(*Object_PolicyRevision)(nil),
 		(*Object_Cursor)(nil),
+		(*Object_RemovedReplica)(nil),
 	}
-	file_periplus_v1_mesh_proto_msgTypes[19].OneofWrappers = []any{
+	file_periplus_v1_mesh_proto_msgTypes[20].OneofWrappers = []any{
 		(*Guard_Key)(nil),
 		(*Guard_Newer)(nil),
 	}
@@ -2236,7 +2313,7 @@ func file_periplus_v1_mesh_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_periplus_v1_mesh_proto_rawDesc), len(file_periplus_v1_mesh_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -284,8 +284,11 @@ type JoinRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	// "host:port,host:port": where raft and where the mesh listener are reached.
-	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
-	Voter         bool   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Voter   bool   `protobuf:"varint,3,opt,name=voter,proto3" json:"voter,omitempty"`
+	// It has no data, whatever it was before: a member of the same id is removed first. Else a member that is the same
+	// already stays as it is.
+	Empty         bool `protobuf:"varint,4,opt,name=empty,proto3" json:"empty,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -337,6 +340,13 @@ func (x *JoinRequest) GetAddress() string {
 func (x *JoinRequest) GetVoter() bool {
 	if x != nil {
 		return x.Voter
+	}
+	return false
+}
+
+func (x *JoinRequest) GetEmpty() bool {
+	if x != nil {
+		return x.Empty
 	}
 	return false
 }
@@ -479,11 +489,12 @@ const file_periplus_v1_peer_proto_rawDesc = "" +
 	"\x04load\x18\x06 \x01(\v2\x17.periplus.v1.LoadReportR\x04load\x12\x1e\n" +
 	"\vload_age_ms\x18\a \x01(\x03R\tloadAgeMs\x12\x1a\n" +
 	"\binstance\x18\b \x01(\tR\binstance\"\x0f\n" +
-	"\rShareResponse\"M\n" +
+	"\rShareResponse\"c\n" +
 	"\vJoinRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x14\n" +
-	"\x05voter\x18\x03 \x01(\bR\x05voter\"\x0e\n" +
+	"\x05voter\x18\x03 \x01(\bR\x05voter\x12\x14\n" +
+	"\x05empty\x18\x04 \x01(\bR\x05empty\"\x0e\n" +
 	"\fJoinResponse\"\x1e\n" +
 	"\fLeaveRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x0f\n" +

@@ -34,7 +34,7 @@ const (
 )
 
 // ErrCorrupt is returned for a log or snapshot whose checksum or order is wrong. The replica must be replaced.
-var ErrCorrupt = errors.New("stored state is damaged; remove this replica (periplus global leave), delete its data folder and start it with --join")
+var ErrCorrupt = errors.New("stored state is damaged; delete this replica's data folder and start it with --join")
 
 // castagnoli is the polynomial of CRC32C; the table is never written.
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
