@@ -134,8 +134,13 @@ func (r *Registry) use(ctx context.Context, token *mesh.JoinToken, now time.Time
 	return cluster, nil
 }
 
-// Rotate implements AgentService.Rotate.
+// Rotate implements AgentService.Rotate. A replica whose state is not complete knows of no revocation, nor of the cluster.
 func (r *Registry) Rotate(ctx context.Context, request *pb.RotateRequest) (*pb.RotateResponse, error) {
+	select {
+	case <-r.config.Store.Ready():
+	default:
+		return nil, status.Error(codes.Unavailable, "this replica is not ready yet")
+	}
 	cluster, client, err := r.agent(ctx)
 	if err != nil {
 		return nil, r.done("rotate", "", client.Address, refuse(codes.PermissionDenied, "refused", "%v", err))
@@ -176,7 +181,19 @@ func Agent(s *mesh.Snapshot, issuer *pki.Issuer, client peer.Identity) (*mesh.Cl
 	if err := Admits(cluster, generation); err != nil {
 		return nil, fmt.Errorf("agent of %q: %w", name, err)
 	}
+	if err := issuerIsMember(s, client.Authority, time.Now()); err != nil {
+		return nil, fmt.Errorf("agent of %q: %w", name, err)
+	}
 	return cluster, nil
+}
+
+// issuerIsMember refuses what a removed replica issued, once every credential has ended that it issued as a member.
+func issuerIsMember(s *mesh.Snapshot, replica string, now time.Time) error {
+	removed := s.RemovedReplica(replica)
+	if removed == nil || now.Before(time.UnixMilli(removed.RemovedAtMillis).Add(pki.AgentTTL)) {
+		return nil
+	}
+	return fmt.Errorf("credential was issued by replica %q, which was removed", replica)
 }
 
 func (r *Registry) credential(public crypto.PublicKey, cluster *mesh.Cluster) (*pb.Credential, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -22,7 +23,7 @@ import (
 // MaxTokenTTL is how long a join token lives at most, and by default.
 const MaxTokenTTL = 15 * time.Minute
 
-// attemptsPerMinute is how often one address may try to register.
+// attemptsPerMinute is how often one origin may try to register.
 const attemptsPerMinute = 5
 
 // Proposer orders commands; *replica.Replica is one.
@@ -49,7 +50,7 @@ type Registry struct {
 	metrics *prometheus.CounterVec
 
 	mu       sync.Mutex
-	attempts map[string][]time.Time // guarded by mu; by host, within the last minute
+	attempts map[string][]time.Time // guarded by mu; by origin, within the last minute
 }
 
 // New checks the configuration.
@@ -126,7 +127,7 @@ func (r *Registry) issue(ctx context.Context, want *mesh.Cluster, ttl time.Durat
 		return nil, false, wrap(want.ID, err)
 	}
 	if held == nil {
-		if err := r.checkDomainAgain(ctx, cluster); err != nil {
+		if err := r.checkDomainAgain(ctx, cluster, result.GetIndex()); err != nil {
 			return nil, false, err
 		}
 	}
@@ -181,9 +182,16 @@ func (r *Registry) domainIsFree(s *mesh.Snapshot, c *mesh.Cluster) error {
 }
 
 // checkDomainAgain takes a new cluster back if another one claimed its trust domain at the same moment: guards are
-// on keys, and the two have different ones. Both may be taken back; none keeps a domain that is not its alone.
-func (r *Registry) checkDomainAgain(ctx context.Context, c *mesh.Cluster) error {
+// on keys, and the two have different ones. Both may be taken back; none keeps a domain that is not its alone: the later
+// one sees the earlier one in the state at its own index.
+func (r *Registry) checkDomainAgain(ctx context.Context, c *mesh.Cluster, index uint64) error {
 	snapshot, _ := r.config.Store.Latest()
+	if uint64(snapshot.Revision()) < index { // this replica lags
+		if err := r.config.Proposer.Barrier(ctx); err != nil {
+			return fmt.Errorf("cluster %q: whether trust domain %q is its alone is not known: %w; register it again", c.ID, c.TrustDomain.Name(), err)
+		}
+		snapshot, _ = r.config.Store.Latest()
+	}
 	taken := r.domainIsFree(snapshot, c)
 	if taken == nil {
 		return nil
@@ -221,35 +229,46 @@ func unchanged[T interface {
 	return &pb.Guard{Guard: &pb.Guard_Key{Key: guard}}
 }
 
-// throttled counts an attempt from address, and tells whether it is one too many.
-func (r *Registry) throttled(address string, now time.Time) bool {
+// origin is what attempts are counted by: the host, or of IPv6 the /64 network, of which one host has all addresses.
+func origin(address string) string {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
 		host = address
 	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil || ip.Unmap().Is4() {
+		return host
+	}
+	network, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return host
+	}
+	return network.String()
+}
+
+// throttled counts an attempt from address, and tells whether it is one too many.
+func (r *Registry) throttled(address string, now time.Time) bool {
+	from := origin(address)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.attempts) > 10_000 { // somebody who comes from many addresses must not fill the memory
 		clear(r.attempts)
 	}
-	recent := slices.DeleteFunc(r.attempts[host], func(t time.Time) bool { return now.Sub(t) >= time.Minute })
+	recent := slices.DeleteFunc(r.attempts[from], func(t time.Time) bool { return now.Sub(t) >= time.Minute })
 	if len(recent) >= attemptsPerMinute {
-		r.attempts[host] = recent
+		r.attempts[from] = recent
 		return true
 	}
-	r.attempts[host] = append(recent, now)
+	r.attempts[from] = append(recent, now)
 	return false
 }
 
 // forgive takes an attempt that succeeded off the count: it was no guess.
 func (r *Registry) forgive(address string) {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		host = address
-	}
+	from := origin(address)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if n := len(r.attempts[host]); n > 0 {
-		r.attempts[host] = r.attempts[host][:n-1]
+	if n := len(r.attempts[from]); n > 0 {
+		r.attempts[from] = r.attempts[from][:n-1]
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/pki"
@@ -157,11 +159,86 @@ func TestThrottle(t *testing.T) {
 			t.Fatal("throttled too early")
 		}
 	}
+	for _, address := range []string{"[2001:db8::1]:1", "[2001:db8::2]:1", "[2001:db8::3]:1", "[2001:db8::4]:1", "[2001:db8::5]:1"} {
+		if r.throttled(address, now) {
+			t.Fatal("throttled too early")
+		}
+	}
+	if !r.throttled("[2001:db8::6]:1", now) || r.throttled("[2001:db8:0:1::1]:1", now) {
+		t.Error("attempts count by network of IPv6")
+	}
 	if !r.throttled("10.0.0.1:2", now.Add(time.Second)) || r.throttled("10.0.0.2:1", now) || r.throttled("10.0.0.1:1", now.Add(time.Minute)) {
 		t.Error("attempts count by host and for one minute")
 	}
 	r.forgive("10.0.0.1:1")
 	if n := len(r.attempts["10.0.0.1"]); n != 0 {
 		t.Errorf("%d attempts after the success", n)
+	}
+}
+
+// A replica that starts knows of no cluster and no revocation.
+func TestRotationWaitsForTheState(t *testing.T) {
+	r := newRegistry(t)
+	if _, err := r.Rotate(t.Context(), &pb.RotateRequest{}); status.Code(err) != codes.Unavailable {
+		t.Errorf("before: %v", err)
+	}
+	r.config.Store.MarkReady()
+	if _, err := r.Rotate(t.Context(), &pb.RotateRequest{}); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("without a certificate: %v", err)
+	}
+}
+
+// lagging is a replica whose store shows what was proposed, and what others proposed before, only after a barrier.
+type lagging struct {
+	direct
+	others  []mesh.Object
+	pending []*pb.Command
+}
+
+func (l *lagging) Propose(ctx context.Context, c *pb.Command) (*pb.CommandResult, error) {
+	if l.pending == nil {
+		l.pending = []*pb.Command{c}
+		return &pb.CommandResult{Index: 1000, Applied: []bool{true}}, nil
+	}
+	return l.direct.Propose(ctx, c)
+}
+
+func (l *lagging) Barrier(ctx context.Context) error {
+	l.store.Update(mesh.Delta{Upserts: l.others})
+	for _, c := range l.pending {
+		if _, err := l.direct.Propose(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Two clusters claim one trust domain at the same moment, at replicas that do not know of each other's yet.
+func TestTrustDomainIsUniqueThoughTheReplicaLags(t *testing.T) {
+	r := newRegistry(t)
+	rival := west()
+	rival.ID, rival.State, rival.CredentialGeneration = "rival", mesh.ClusterActive, 1
+	r.config.Proposer = &lagging{direct: direct{r.config.Store}, others: []mesh.Object{rival}}
+	if _, err := r.Issue(t.Context(), west(), 0, "ada", time.Unix(1_000_000, 0)); !errors.Is(err, ErrConflict) {
+		t.Errorf("got %v", err)
+	}
+	snapshot, _ := r.config.Store.Latest()
+	if snapshot.Cluster("west") != nil {
+		t.Error("both clusters have the domain")
+	}
+}
+
+// What a removed replica issued ends with the last credential that it issued as a member.
+func TestCredentialsOfARemovedReplicaEnd(t *testing.T) {
+	removed := time.Unix(1_000_000, 0)
+	s := new(mesh.Store).Update(mesh.Delta{Upserts: []mesh.Object{&mesh.RemovedReplica{ID: "c", RemovedAtMillis: removed.UnixMilli()}}})
+	for _, test := range []struct {
+		replica string
+		after   time.Duration
+		refused bool
+	}{{"c", 0, false}, {"c", pki.AgentTTL - time.Second, false}, {"c", pki.AgentTTL, true}, {"a", 24 * time.Hour, false}, {"", 24 * time.Hour, false}} {
+		if err := issuerIsMember(s, test.replica, removed.Add(test.after)); (err != nil) != test.refused {
+			t.Errorf("replica %q, %v after: %v", test.replica, test.after, err)
+		}
 	}
 }
