@@ -26,12 +26,13 @@ type Replicas interface {
 	registry.Proposer
 	Members() []replica.Member
 	Leader() string
+	LeaderHeard() time.Time
 	Applied() uint64
 	Join(context.Context, replica.Member) error
 	Leave(context.Context, string) error
 }
 
-// Config of the API. All fields but Policies, Static, Metrics and Hosts are needed.
+// Config of the API. All fields but Policies, Static and Metrics are needed.
 type Config struct {
 	// ID of this replica.
 	ID       string

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/ingest"
 	"github.com/periplus-mesh/periplus/global/peer"
 	"github.com/periplus-mesh/periplus/global/registry"
 	"github.com/periplus-mesh/periplus/internal/mesh"
@@ -30,9 +32,34 @@ func (s *server) RegisterCluster(ctx context.Context, request *connect.Request[p
 	if err != nil {
 		return nil, asError(err)
 	}
+	if err := s.sweep(ctx, issued.Cluster, author); err != nil {
+		return nil, asError(fmt.Errorf("cluster %q is registered, but what it published outside its registration is still there: %w; register it again", cluster.ID, err))
+	}
 	return connect.NewResponse(&pb.RegisterClusterResponse{
 		Cluster: meshpb.EncodeCluster(issued.Cluster), Token: issued.Token.Text(), ExpiresAtMs: issued.Expires.UnixMilli(),
 	}), nil
+}
+
+// sweep removes what a cluster published while it was registered for more: other addresses, networks or namespaces.
+func (s *server) sweep(ctx context.Context, c *mesh.Cluster, author string) error {
+	var keys []string
+	for key, object := range s.latest().All() {
+		if id, ok := key.Cluster(); ok && id == c.ID && ingest.CheckDelete(c, key) == nil && ingest.Check(c, object, nil, time.Now()) != nil {
+			keys = append(keys, string(key))
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	s.Log.Info("objects outside the registration are removed", "audit", true, "cluster", string(c.ID), "author", author, "objects", len(keys))
+	digest := meshpb.Digest(c)
+	guards := []*pb.Guard{{Guard: &pb.Guard_Key{Key: &pb.KeyGuard{Key: string(c.Key()), Digest: digest[:]}}}} // else a newer registration's sweep does it
+	for batch := range slices.Chunk(keys, removeBatch) {
+		if _, err := s.Replicas.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{{Guards: guards, Deletes: batch}}}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ListClusters implements ClusterService.
@@ -83,22 +110,36 @@ func (s *server) RotateCluster(ctx context.Context, request *connect.Request[pb.
 	return connect.NewResponse(&pb.RotateClusterResponse{Cluster: meshpb.EncodeCluster(cluster)}), nil
 }
 
-// change is compare-and-swap on one cluster; nothing is written if edit changes nothing.
+// cluster is a registered cluster. Before it says that there is none it makes sure that this replica is not behind.
+func (s *server) cluster(ctx context.Context, id mesh.ClusterID) (*mesh.Cluster, error) {
+	if c := s.latest().Cluster(id); c != nil {
+		return c, nil
+	}
+	if err := s.Replicas.Barrier(ctx); err != nil {
+		return nil, asError(err)
+	}
+	if c := s.latest().Cluster(id); c != nil {
+		return c, nil
+	}
+	return nil, notRegistered(string(id))
+}
+
+// change is compare-and-swap on one cluster. If edit changes nothing, the guard alone is proposed: this replica may be
+// behind, and what is acknowledged must be so.
 func (s *server) change(ctx context.Context, id string, edit func(*mesh.Cluster)) (*mesh.Cluster, error) {
 	for range 5 {
-		held := s.latest().Cluster(mesh.ClusterID(id))
-		if held == nil {
-			return nil, notRegistered(id)
+		held, err := s.cluster(ctx, mesh.ClusterID(id))
+		if err != nil {
+			return nil, err
 		}
 		changed := *held
 		edit(&changed)
 		before := meshpb.Digest(held)
-		if meshpb.Digest(&changed) == before {
-			return held, nil
+		part := &pb.CommandPart{Guards: []*pb.Guard{{Guard: &pb.Guard_Key{Key: &pb.KeyGuard{Key: string(held.Key()), Digest: before[:]}}}}}
+		if meshpb.Digest(&changed) != before {
+			part.Upserts = []*pb.Object{meshpb.Encode(&changed)}
 		}
-		result, err := s.Replicas.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{{
-			Guards: []*pb.Guard{{Guard: &pb.Guard_Key{Key: &pb.KeyGuard{Key: string(held.Key()), Digest: before[:]}}}}, Upserts: []*pb.Object{meshpb.Encode(&changed)},
-		}}})
+		result, err := s.Replicas.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{part}})
 		if err != nil {
 			return nil, asError(err)
 		}
@@ -113,32 +154,44 @@ func (s *server) change(ctx context.Context, id string, edit func(*mesh.Cluster)
 const removeBatch = 1000
 
 // RemoveCluster implements ClusterService. The cluster goes first, so that its agent is refused and can add nothing
-// while the rest goes.
+// while the rest goes. If that breaks off, removing the cluster again removes what is left of it.
 func (s *server) RemoveCluster(ctx context.Context, request *connect.Request[pb.RemoveClusterRequest]) (*connect.Response[pb.RemoveClusterResponse], error) {
 	id := mesh.ClusterID(request.Msg.GetId())
-	cluster := s.latest().Cluster(id)
-	if cluster == nil {
-		return nil, notRegistered(string(id))
+	removed := 0
+	cluster, err := s.cluster(ctx, id)
+	keys := belongings(s.latest(), id)
+	switch {
+	case err == nil:
+		if err := s.removable(cluster, keys, request.Msg.GetForce()); err != nil {
+			return nil, err
+		}
+		if err := s.remove(ctx, []string{string(cluster.Key())}); err != nil {
+			return nil, asError(err)
+		}
+		removed, keys = 1, belongings(s.latest(), id)
+	case connect.CodeOf(err) != connect.CodeNotFound || len(keys) == 0:
+		return nil, err
 	}
-	keys := belongings(s.latest(), cluster)
-	if seen := s.Board.View(time.Now())[id]; !request.Msg.GetForce() && seen.Connected {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("cluster %q: its agent is connected; stop it first, or use --force", id))
-	}
-	if !request.Msg.GetForce() && hasEndpoints(keys) {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("cluster %q still has endpoints; drain it and stop its agent first, or use --force", id))
-	}
-	if err := s.remove(ctx, []string{string(cluster.Key())}); err != nil {
-		return nil, asError(err)
-	}
-	removed := 1
-	for keys = belongings(s.latest(), cluster); len(keys) > 0; keys = keys[min(len(keys), removeBatch):] {
-		batch := keys[:min(len(keys), removeBatch)]
+	for batch := range slices.Chunk(keys, removeBatch) {
 		if err := s.remove(ctx, batch); err != nil {
-			return nil, asError(fmt.Errorf("cluster %q is removed, %d of its objects are not yet: %w; remove it again", id, len(keys), err))
+			return nil, asError(fmt.Errorf("cluster %q is removed, but not all of its objects: %w; remove it again", id, err))
 		}
 		removed += len(batch)
 	}
 	return connect.NewResponse(&pb.RemoveClusterResponse{RemovedObjects: uint32(removed)}), nil
+}
+
+// removable says why a cluster with these belongings is not removed without force.
+func (s *server) removable(c *mesh.Cluster, keys []string, force bool) error {
+	switch {
+	case force:
+		return nil
+	case s.Board.View(time.Now())[c.ID].Connected:
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("cluster %q: its agent is connected; stop it first, or use --force", c.ID))
+	case hasEndpoints(keys):
+		return connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("cluster %q still has endpoints; drain it and stop its agent first, or use --force", c.ID))
+	}
+	return nil
 }
 
 func (s *server) remove(ctx context.Context, keys []string) error {
@@ -147,7 +200,7 @@ func (s *server) remove(ctx context.Context, keys []string) error {
 }
 
 // belongings are the keys of everything that exists because of the cluster, but the cluster itself.
-func belongings(s *mesh.Snapshot, c *mesh.Cluster) (keys []string) {
+func belongings(s *mesh.Snapshot, of mesh.ClusterID) (keys []string) {
 	for key, object := range s.All() {
 		id, ok := key.Cluster()
 		switch o := object.(type) {
@@ -160,7 +213,7 @@ func belongings(s *mesh.Snapshot, c *mesh.Cluster) (keys []string) {
 		case *mesh.Policy:
 			id, ok = o.Origin, o.Origin != ""
 		}
-		if ok && id == c.ID {
+		if ok && id == of {
 			keys = append(keys, string(key))
 		}
 	}

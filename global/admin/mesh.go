@@ -134,11 +134,6 @@ func (s *server) AddMember(ctx context.Context, request *connect.Request[pb.AddM
 		return nil, invalid(err)
 	}
 	m := replica.Member{ID: request.Msg.GetId(), Address: address, Voter: request.Msg.GetVoter()}
-	for _, known := range s.Replicas.Members() {
-		if known.Leader = false; known == m {
-			return connect.NewResponse(&pb.AddMemberResponse{}), nil
-		}
-	}
 	if err := s.Replicas.Join(ctx, m); err != nil {
 		return nil, asError(err)
 	}

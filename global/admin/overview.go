@@ -32,8 +32,16 @@ func (s *server) Overview(context.Context, *connect.Request[pb.OverviewRequest])
 	return connect.NewResponse(&pb.OverviewResponse{
 		Revision: uint64(snapshot.Revision()), Replica: s.ID, Leader: s.Replicas.Leader(), NowMs: now.UnixMilli(),
 		Regions: regions(clusters), Clusters: clusters, Traffic: observe.Traffic(s.Board.View(now)),
-		Services: services(snapshot), Members: s.members(now),
+		Services: services(snapshot), Members: s.members(now), StateAgeMs: age(s.Replicas.LeaderHeard(), now),
 	}), nil
+}
+
+// age in milliseconds; -1 of what never was.
+func age(at, now time.Time) int64 {
+	if at.IsZero() {
+		return -1
+	}
+	return max(now.Sub(at).Milliseconds(), 0)
 }
 
 // ListServices implements MeshService.

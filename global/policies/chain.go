@@ -34,7 +34,7 @@ func Verify(s *mesh.Snapshot) error {
 		if r.Revision != next {
 			return fmt.Errorf("policy history: revision %d is missing", next)
 		}
-		if r.Operation == apply && digest(r.Source) != r.Digest || link(previous, r) != r.Chain {
+		if digest(r.Source) != r.Digest || link(previous, r) != r.Chain {
 			return fmt.Errorf("policy history: revision %d was altered", r.Revision)
 		}
 		previous, next = r.Chain, next+1

@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/replica"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/internal/policy"
@@ -25,6 +25,13 @@ const (
 
 // attempts to commit against other writers before giving up.
 const attempts = 10
+
+// What one answer holds of the history: entries by default and at most, and the bytes of documents after which it ends.
+const (
+	defaultHistory  = 100
+	maxHistory      = 500
+	maxHistoryBytes = 8 << 20
+)
 
 // State is the replica's view of the mesh.
 type State interface {
@@ -171,36 +178,47 @@ func (s *Service) DeletePolicy(ctx context.Context, r *connect.Request[pb.Delete
 		return nil, err
 	}
 	var c *change
+	var missing error
 	err = s.commit(ctx, false, func(snapshot *mesh.Snapshot) (*pb.CommandPart, error) {
-		object, ok := snapshot.Get(mesh.PolicyKey(kind, r.Msg.GetNamespace(), r.Msg.GetName()))
-		if !ok {
-			return nil, connect.NewError(connect.CodeNotFound, fmt.Errorf("%s %s/%s does not exist", kind, r.Msg.GetNamespace(), r.Msg.GetName()))
+		c, missing = newChange(snapshot, author), nil
+		key := mesh.PolicyKey(kind, r.Msg.GetNamespace(), r.Msg.GetName())
+		if object, ok := snapshot.Get(key); ok {
+			c.revise(object.(*mesh.Policy), remove)
+			c.part.Deletes = append(c.part.Deletes, string(key))
+		} else {
+			missing = connect.NewError(connect.CodeNotFound, fmt.Errorf("%s %s/%s does not exist", kind, r.Msg.GetNamespace(), r.Msg.GetName()))
 		}
-		c = newChange(snapshot, author)
-		c.revise(object.(*mesh.Policy), remove)
-		c.part.Deletes = append(c.part.Deletes, string(object.Key()))
 		return c.part, nil
 	})
+	if err == nil {
+		err = missing
+	}
 	if err != nil {
 		return nil, err
 	}
 	return connect.NewResponse(&pb.DeletePolicyResponse{Revision: c.last.Revision}), nil
 }
 
-// commit computes a part from the latest state and proposes it, again if the state moved under it.
+// commit computes a part from the latest state and proposes it, again if the state moved under it. A part that changes
+// nothing is proposed as well, for its guards: this replica may be behind, and "unchanged" must be so.
 func (s *Service) commit(ctx context.Context, dryRun bool, compute func(*mesh.Snapshot) (*pb.CommandPart, error)) error {
 	for range attempts {
 		snapshot, next := s.c.State.Latest()
 		part, err := compute(snapshot)
-		if err != nil || dryRun || len(part.GetUpserts())+len(part.GetDeletes()) == 0 {
+		if err != nil || dryRun {
 			return err
 		}
 		result, err := s.c.Proposer.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{part}})
+		if errors.Is(err, replica.ErrRefused) {
+			return connect.NewError(connect.CodeInvalidArgument, fmt.Errorf("policy: %w; apply fewer documents at a time", err))
+		}
 		if err != nil {
 			return connect.NewError(connect.CodeUnavailable, fmt.Errorf("policy: %w; apply it again", err))
 		}
 		if applied := result.GetApplied(); len(applied) == 1 && applied[0] {
-			s.c.Log.Info("policies changed", "revision", result.GetIndex(), "objects", len(part.GetUpserts()))
+			if len(part.GetUpserts()) > 0 {
+				s.c.Log.Info("policies changed", "revision", result.GetIndex(), "objects", len(part.GetUpserts()))
+			}
 			return nil
 		}
 		select { // this replica may lag behind the winner
@@ -264,18 +282,19 @@ func (s *Service) PolicyHistory(_ context.Context, r *connect.Request[pb.PolicyH
 	if err != nil {
 		return nil, err
 	}
-	limit := int(r.Msg.GetLimit())
+	limit := min(int(r.Msg.GetLimit()), maxHistory)
 	if limit == 0 {
-		limit = 100
+		limit = defaultHistory
 	}
 	snapshot, _ := s.c.State.Latest()
-	out := new(pb.PolicyHistoryResponse)
-	for _, object := range snapshot.Scan(string(mesh.KindPolicyRevision) + "/") {
-		if revision := object.(*mesh.PolicyRevision); matches(revision.Kind, revision.Namespace, revision.Name) {
+	out, bytes := new(pb.PolicyHistoryResponse), 0
+	for number := head(snapshot).Revision; number > 0 && len(out.Items) < limit && bytes < maxHistoryBytes; number-- {
+		object, _ := snapshot.Get(mesh.PolicyRevisionKey(number))
+		revision, ok := object.(*mesh.PolicyRevision)
+		if ok && matches(revision.Kind, revision.Namespace, revision.Name) {
 			out.Items = append(out.Items, meshpb.EncodePolicyRevision(revision))
+			bytes += len(revision.Source)
 		}
 	}
-	slices.Reverse(out.Items)
-	out.Items = out.Items[:min(limit, 500, len(out.Items))]
 	return connect.NewResponse(out), nil
 }

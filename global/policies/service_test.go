@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/replica"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
@@ -192,5 +193,88 @@ func TestDeleteAndHistory(t *testing.T) {
 	history, err := s.PolicyHistory(ctx, connect.NewRequest(&pb.PolicyHistoryRequest{}))
 	if err != nil || len(history.Msg.GetItems()) != 2 || history.Msg.GetItems()[0].GetOperation() != remove {
 		t.Errorf("history %v %v", history, err)
+	}
+}
+
+// behind is a replica that knows an old state until it has proposed something.
+type behind struct {
+	*log
+	old *mesh.Snapshot
+}
+
+func (b *behind) Latest() (*mesh.Snapshot, <-chan struct{}) {
+	latest, next := b.log.Latest()
+	if b.old != nil {
+		return b.old, next
+	}
+	return latest, next
+}
+
+func (b *behind) Propose(ctx context.Context, c *pb.Command) (*pb.CommandResult, error) {
+	b.old = nil
+	return b.log.Propose(ctx, c)
+}
+
+// A replica that lags must not say "unchanged" or "does not exist" of what it has not heard of.
+func TestReplicaThatLagsDoesNotAnswerFromItsOldState(t *testing.T) {
+	s, state := newService()
+	empty, _ := state.Latest()
+	if _, err := apply1(t, s, fmt.Sprintf(rule, "catalog", "RANDOM")); err != nil {
+		t.Fatal(err)
+	}
+	first, _ := state.Latest()
+	if _, err := apply1(t, s, fmt.Sprintf(rule, "catalog", "ROUND_ROBIN")); err != nil {
+		t.Fatal(err)
+	}
+	lagging := func(at *mesh.Snapshot) *Service {
+		b := &behind{state, at}
+		return New(Config{State: b, Proposer: b, Author: s.c.Author, Log: s.c.Log})
+	}
+	response, err := apply1(t, lagging(first), fmt.Sprintf(rule, "catalog", "RANDOM"))
+	if err != nil || response.GetItems()[0].GetOutcome() != "configured" || response.GetItems()[0].GetRevision() != 3 {
+		t.Errorf("applied what was in force once: %v, %v", response, err)
+	}
+	_, err = lagging(empty).DeletePolicy(t.Context(), connect.NewRequest(&pb.DeletePolicyRequest{Kind: "DestinationRule", Namespace: "shop", Name: "catalog"}))
+	if err != nil {
+		t.Errorf("deleted what the replica has not heard of: %v", err)
+	}
+}
+
+// refusing is a log that finds every command too large.
+type refusing struct{ *log }
+
+func (refusing) Propose(context.Context, *pb.Command) (*pb.CommandResult, error) {
+	return nil, fmt.Errorf("propose: %w", replica.ErrRefused)
+}
+
+// What can never be done is not answered with "try again".
+func TestRefusedIsNotUnavailable(t *testing.T) {
+	s, state := newService()
+	s.c.Proposer = refusing{state}
+	if _, err := apply1(t, s, fmt.Sprintf(rule, "catalog", "RANDOM")); connect.CodeOf(err) != connect.CodeInvalidArgument {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHistoryIsBounded(t *testing.T) {
+	s, state := newService()
+	var d mesh.Delta
+	for i := range uint64(1000) {
+		name := "small"
+		if i >= 990 {
+			name = "large"
+		}
+		d.Upserts = append(d.Upserts, &mesh.PolicyRevision{Revision: i + 1, Kind: mesh.KindDestinationRule, Namespace: "shop", Name: name, Source: make([]byte, 1<<20*(i/990))})
+	}
+	state.Update(d)
+	for _, test := range []struct {
+		name          string
+		limit         uint32
+		want, atFirst uint64
+	}{{"", 1, 1, 1000}, {"", 1 << 31, maxHistoryBytes >> 20, 1000}, {"small", 0, defaultHistory, 990}, {"small", 5000, maxHistory, 990}, {"none", 0, 0, 0}} {
+		history, err := s.PolicyHistory(t.Context(), connect.NewRequest(&pb.PolicyHistoryRequest{Name: test.name, Limit: test.limit}))
+		if err != nil || uint64(len(history.Msg.GetItems())) != test.want || test.want > 0 && history.Msg.GetItems()[0].GetRevision() != test.atFirst {
+			t.Errorf("name %q, limit %d: %d entries, %v", test.name, test.limit, len(history.Msg.GetItems()), err)
+		}
 	}
 }

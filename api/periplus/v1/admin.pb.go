@@ -1051,7 +1051,7 @@ type PolicyHistoryRequest struct {
 	Kind      string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
 	Namespace string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	Name      string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	// 0 = 100, at most 500; newest first.
+	// 0 = 100, at most 500; newest first. Fewer are returned when their documents are large.
 	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1196,16 +1196,19 @@ func (*OverviewRequest) Descriptor() ([]byte, []int) {
 }
 
 type OverviewResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Replica       string                 `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
-	Leader        string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
-	NowMs         int64                  `protobuf:"varint,4,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
-	Regions       []*RegionOverview      `protobuf:"bytes,5,rep,name=regions,proto3" json:"regions,omitempty"`
-	Clusters      []*ClusterStatus       `protobuf:"bytes,6,rep,name=clusters,proto3" json:"clusters,omitempty"`
-	Traffic       []*TrafficCell         `protobuf:"bytes,7,rep,name=traffic,proto3" json:"traffic,omitempty"`
-	Services      []*ServiceStatus       `protobuf:"bytes,8,rep,name=services,proto3" json:"services,omitempty"`
-	Members       []*MemberStatus        `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Replica  string                 `protobuf:"bytes,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	Leader   string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	NowMs    int64                  `protobuf:"varint,4,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
+	Regions  []*RegionOverview      `protobuf:"bytes,5,rep,name=regions,proto3" json:"regions,omitempty"`
+	Clusters []*ClusterStatus       `protobuf:"bytes,6,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	Traffic  []*TrafficCell         `protobuf:"bytes,7,rep,name=traffic,proto3" json:"traffic,omitempty"`
+	Services []*ServiceStatus       `protobuf:"bytes,8,rep,name=services,proto3" json:"services,omitempty"`
+	Members  []*MemberStatus        `protobuf:"bytes,9,rep,name=members,proto3" json:"members,omitempty"`
+	// Milliseconds since the replica that answers last heard from a leader; 0: it leads; -1: never. What it says of the
+	// agreed state may be that old.
+	StateAgeMs    int64 `protobuf:"varint,10,opt,name=state_age_ms,json=stateAgeMs,proto3" json:"state_age_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1301,6 +1304,13 @@ func (x *OverviewResponse) GetMembers() []*MemberStatus {
 		return x.Members
 	}
 	return nil
+}
+
+func (x *OverviewResponse) GetStateAgeMs() int64 {
+	if x != nil {
+		return x.StateAgeMs
+	}
+	return 0
 }
 
 type RegionOverview struct {
@@ -2961,7 +2971,7 @@ const file_periplus_v1_admin_proto_rawDesc = "" +
 	"\x05limit\x18\x04 \x01(\rR\x05limit\"J\n" +
 	"\x15PolicyHistoryResponse\x121\n" +
 	"\x05items\x18\x01 \x03(\v2\x1b.periplus.v1.PolicyRevisionR\x05items\"\x11\n" +
-	"\x0fOverviewRequest\"\x87\x03\n" +
+	"\x0fOverviewRequest\"\xa9\x03\n" +
 	"\x10OverviewResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\tR\areplica\x12\x16\n" +
@@ -2971,7 +2981,10 @@ const file_periplus_v1_admin_proto_rawDesc = "" +
 	"\bclusters\x18\x06 \x03(\v2\x1a.periplus.v1.ClusterStatusR\bclusters\x122\n" +
 	"\atraffic\x18\a \x03(\v2\x18.periplus.v1.TrafficCellR\atraffic\x126\n" +
 	"\bservices\x18\b \x03(\v2\x1a.periplus.v1.ServiceStatusR\bservices\x123\n" +
-	"\amembers\x18\t \x03(\v2\x19.periplus.v1.MemberStatusR\amembers\"\xa7\x01\n" +
+	"\amembers\x18\t \x03(\v2\x19.periplus.v1.MemberStatusR\amembers\x12 \n" +
+	"\fstate_age_ms\x18\n" +
+	" \x01(\x03R\n" +
+	"stateAgeMs\"\xa7\x01\n" +
 	"\x0eRegionOverview\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bclusters\x18\x02 \x01(\rR\bclusters\x12\x1c\n" +

@@ -2,6 +2,7 @@
 // HTML: names come from other clusters.
 
 const every = 2000;
+const patience = 5000; // ms; a replica that hangs answers nothing, and must not look fresh
 const staleAfter = 15000; // ms; load reports come every few seconds
 const $ = id => document.getElementById(id);
 let latest = null;
@@ -15,7 +16,7 @@ function make(tag, attributes = {}, ...children) {
 
 async function call(method, message) {
   const query = new URLSearchParams({connect: 'v1', encoding: 'json', message: JSON.stringify(message)});
-  const response = await fetch(`/periplus.v1.MeshService/${method}?${query}`, {cache: 'no-store'});
+  const response = await fetch(`/periplus.v1.MeshService/${method}?${query}`, {cache: 'no-store', signal: AbortSignal.timeout(patience)});
   const body = await response.json();
   if (!response.ok) throw new Error(body.message || response.statusText);
   return body;
@@ -29,6 +30,8 @@ function age(ms) {
   const s = Math.round(number(ms) / 1000);
   return s < 120 ? `${s}s` : s < 7200 ? `${Math.floor(s / 60)}m` : s < 172800 ? `${Math.floor(s / 3600)}h` : `${Math.floor(s / 86400)}d`;
 }
+
+const ago = ms => number(ms) < 0 ? 'never' : age(ms) + ' ago';
 
 function table(id, head, rows, none) {
   const t = $(id);
@@ -44,8 +47,9 @@ function drawRegions(o) {
     const clusters = (o.clusters || []).filter(c => c.cluster.region === r.name);
     const lost = clusters.some(c => c.status === 'Stale');
     const level = healthy === 0 && all > 0 ? 'bad' : healthy < all || lost ? 'warn' : '';
-    const list = make('dl');
-    for (const [k, v] of [['clusters', number(r.clusters)], ['healthy endpoints', `${healthy} of ${all}`], ['gateways', number(r.gateways)]])
+    const list = make('dl'), heard = clusters.map(c => number(c.leaseAgeMs));
+    const oldest = heard.some(ms => ms < 0) ? -1 : Math.max(...heard);
+    for (const [k, v] of [['clusters', number(r.clusters)], ['healthy endpoints', `${healthy} of ${all}`], ['gateways', number(r.gateways)], ['agents heard', ago(oldest)]])
       list.append(make('dt', {}, k), make('dd', {}, String(v)));
     return make('div', {class: 'card ' + level}, make('b', {}, r.name), list);
   }));
@@ -90,7 +94,7 @@ function drawClusters(o) {
     (o.clusters || []).map(c => [
       c.cluster.id, c.cluster.region,
       make('td', {class: {Connected: 'good', Stale: 'bad', Drained: 'warn'}[c.status] || ''}, c.status || ''),
-      number(c.leaseAgeMs) < 0 ? 'never' : age(c.leaseAgeMs) + ' ago',
+      ago(c.leaseAgeMs),
       `${number(c.services)} (${number(c.exportedServices)} exported)`,
       make('td', {class: number(c.healthyEndpoints) < number(c.endpoints) ? 'warn' : ''}, `${number(c.healthyEndpoints)} of ${number(c.endpoints)}`),
       number(c.gateways), number(c.proxies), c.cluster.trustDomain, number(c.bundleSequence),
@@ -100,7 +104,8 @@ function drawClusters(o) {
 
 function drawServices(o) {
   const clusters = (o.clusters || []).map(c => c.cluster.id);
-  table('services', ['Service', ...clusters], (o.services || []).map(s => [name(s.name), ...clusters.map(id => {
+  const heads = (o.clusters || []).map(c => make('span', {}, c.cluster.id, make('span', {class: 'age'}, ago(c.leaseAgeMs))));
+  table('services', ['Service', ...heads], (o.services || []).map(s => [name(s.name), ...clusters.map(id => {
     const c = (s.clusters || []).find(x => x.cluster === id);
     if (!c) return make('td', {class: 'empty'}, '–');
     const healthy = number(c.healthyEndpoints), all = number(c.endpoints);
@@ -111,7 +116,7 @@ function drawServices(o) {
 function drawMembers(o) {
   table('members', ['Replica', 'Role', 'Region', 'Address', 'Votes', 'Applied', 'Heard'], (o.members || []).map(m => [
     m.id, make('td', {class: m.role === 'leader' ? 'good' : m.role === 'unknown' ? 'bad' : ''}, m.role || ''), m.region || '', m.address || '',
-    m.voter ? 'yes' : 'no', String(number(m.appliedIndex)), number(m.ageMs) ? age(m.ageMs) + ' ago' : 'now',
+    m.voter ? 'yes' : 'no', String(number(m.appliedIndex)), number(m.ageMs) ? ago(m.ageMs) : 'now',
   ]), 'No replica.');
 }
 
@@ -131,8 +136,10 @@ function draw(o) {
   fill('to', services, false);
   fill('from', (o.clusters || []).map(c => c.cluster.id), false);
   $('summary').textContent = `${(o.regions || []).length} regions, ${(o.clusters || []).length} clusters, ${services.length} services`;
-  $('state').textContent = `revision ${o.revision || 0}; leader ${o.leader || 'none'}; told by ${o.replica}`;
-  $('state').className = o.leader ? '' : 'bad';
+  // Without a leader nothing new is agreed on, or this replica does not hear of it.
+  const behind = number(o.stateAgeMs), old = behind < 0 || behind > staleAfter;
+  $('state').textContent = `revision ${o.revision || 0}${old ? `, as of ${ago(behind)}` : ''}; leader ${o.leader || 'none'}; told by ${o.replica}`;
+  $('state').className = o.leader && !old ? '' : 'bad';
   drawRegions(o); drawMatrix(o); drawClusters(o); drawServices(o); drawMembers(o);
 }
 
