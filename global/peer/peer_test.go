@@ -183,6 +183,24 @@ func TestGateEndsLivingStreams(t *testing.T) {
 	}
 }
 
+// Those who left are forgotten; a replica that is joining knows no members yet, and must not cut itself off.
+func TestPoolRetains(t *testing.T) {
+	pool := &Pool{Source: trusttest.NewCA(plane.Name()).Source("/controller/a", time.Hour), Domain: plane}
+	joining, member, gone := target{"", "127.0.0.1:1"}, target{"b", "127.0.0.1:2"}, target{"c", "127.0.0.1:3"}
+	for _, to := range []target{joining, member, gone} {
+		if _, err := pool.connection(to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool.Retain(map[string]bool{"b": true})
+	if pool.connections[joining] == nil || pool.connections[member] == nil || pool.connections[gone] != nil {
+		t.Errorf("kept are %v", pool.connections)
+	}
+	if pool.Close(); len(pool.connections) != 0 {
+		t.Errorf("%d connections are left", len(pool.connections))
+	}
+}
+
 func TestPoolSaysUnreachable(t *testing.T) {
 	pool := &Pool{
 		Source: trusttest.NewCA(plane.Name()).Source("/controller/a", time.Hour), Domain: plane,

@@ -102,17 +102,22 @@ func (p *Pool) dial(ctx context.Context, address string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }
 
-// Retain closes the connections to everybody who is not in ids.
+// Retain closes the connections to every replica that is not in ids. One to any replica, by which this one may be joining
+// just now, stays.
 func (p *Pool) Retain(ids map[string]bool) {
+	p.close(func(t target) bool { return t.id == "" || ids[t.id] })
+}
+
+// Close closes every connection.
+func (p *Pool) Close() { p.close(func(target) bool { return false }) }
+
+func (p *Pool) close(but func(target) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for t, conn := range p.connections {
-		if !ids[t.id] {
+		if !but(t) {
 			conn.Close()
 			delete(p.connections, t)
 		}
 	}
 }
-
-// Close closes every connection.
-func (p *Pool) Close() { p.Retain(nil) }

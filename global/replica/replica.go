@@ -166,7 +166,7 @@ func dropCovered(log *disk.Log, snapshots raft.SnapshotStore) error {
 
 // becomeReady joins if it must, and marks the store ready once it reflects everything that was committed before.
 func (r *Replica) becomeReady(ctx context.Context, fresh bool) error {
-	for fresh && r.config.Join != "" {
+	for fresh && r.config.Join != "" && !r.member(r.config.ID) { // a member whose answer was lost does not ask again
 		err := r.askToJoin(ctx)
 		if err == nil {
 			break
