@@ -69,7 +69,7 @@ func build(c *Config) (*parts, error) {
 		return nil, err
 	}
 	p.sharer = &observe.Sharer{
-		Board: p.board, Send: p.share, Replicas: p.members, Applied: p.replica.Applied,
+		Board: p.board, Send: p.share, Replicas: p.members, Applied: p.replica.Applied, State: p.replica.StateSum,
 		Registered: func(id mesh.ClusterID) bool { return p.latest().Cluster(id) != nil },
 	}
 	p.gate = &peer.Gate{Admit: p.admit}

@@ -21,6 +21,8 @@ type Sharer struct {
 	Replicas func() []string
 	// Applied is the local index.
 	Applied func() uint64
+	// State is what the local state sums up to at an index; nil: it is not told.
+	State func() (index, sum uint64)
 	// Registered tells whether a cluster still exists.
 	Registered func(mesh.ClusterID) bool
 }
@@ -45,6 +47,11 @@ func (s *Sharer) share(ctx context.Context) {
 	defer cancel()
 	ids := make(map[string]bool)
 	messages := s.Board.Observations(time.Now(), s.Applied())
+	if s.State != nil {
+		for _, o := range messages {
+			o.StateIndex, o.StateSum = s.State()
+		}
+	}
 	var group sync.WaitGroup
 	for _, id := range s.Replicas() {
 		ids[id] = true

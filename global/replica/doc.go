@@ -19,6 +19,9 @@
 // transport refuses its certificates, and its name is not used again. So a replica that was away refuses nobody who
 // belongs to the mesh: it may know of fewer removals than the others, never of one that was undone.
 //
+// Every thousand entries the replicas compare what their states sum up to (package divergence). One that most others
+// disagree with stops ([ErrDiverged]).
+//
 // A leader whose disk hangs stops talking to its followers after [Config.HandOverAfter], so that they elect another,
 // and exits after [Config.ExitAfter]. It cannot hand leadership over in the ordinary way: raft's own loop is stuck
 // in the write.

@@ -20,21 +20,29 @@ import (
 type fsm struct {
 	store   *mesh.Store
 	applied watch.Value[uint64] // index of the newest command that the store reflects
-	recent  recent
-	ready   prepared
+	// milestones are the newest state to compare with other replicas.
+	milestones watch.Value[milestone]
+	recent     recent
+	ready      prepared
 }
 
 // Apply is ApplyBatch of one entry.
 func (f *fsm) Apply(entry *raft.Log) any { return f.ApplyBatch([]*raft.Log{entry})[0] }
 
 // ApplyBatch returns for each entry a *pb.CommandResult, or an error if the command is malformed; then it has changed
-// nothing. The store is committed to once, at the index of the last entry that changed something: which versions in
-// between exist depends on how raft cut the batches, what the state is at an index does not.
+// nothing. The store is committed to once, at the index of the last entry that changed something, and before a milestone:
+// which versions in between exist depends on how raft cut the batches, what the state is at an index does not.
 func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
 	now, _ := f.store.Latest()
 	next := newOverlay(now)
 	results := make([]any, len(entries))
+	last := f.applied.Latest()
 	for i, entry := range entries {
+		if entry.Index/compareEvery > last/compareEvery {
+			next = f.commit(next)
+			f.milestones.Set(milestone{entry.Index / compareEvery * compareEvery, next.base})
+		}
+		last = max(last, entry.Index)
 		if entry.Type != raft.LogCommand {
 			continue // a configuration, which is raft's own
 		}
@@ -43,11 +51,17 @@ func (f *fsm) ApplyBatch(entries []*raft.Log) []any {
 			results[i] = fmt.Errorf("entry %d: %w", entry.Index, err)
 		}
 	}
-	if next.revision > now.Revision() {
-		f.store.Commit(next.revision, next.delta())
-	}
-	f.applied.Set(entries[len(entries)-1].Index)
+	f.commit(next)
+	f.applied.Set(last)
 	return results
+}
+
+// commit makes the changes a version, if there are any, and returns an overlay without changes.
+func (f *fsm) commit(o *overlay) *overlay {
+	if o.revision == o.base.Revision() {
+		return o
+	}
+	return newOverlay(f.store.Commit(o.revision, o.delta()))
 }
 
 // apply is the whole meaning of an entry, the same on every replica: of the state before it and the recent results.

@@ -7,13 +7,14 @@ import (
 
 // collector reads raft when it is scraped.
 type collector struct {
-	replica                                            *Replica
-	state, term, last, commit, applied, peers, writing *prometheus.Desc
+	replica                                                    *Replica
+	state, term, last, commit, applied, peers, writing, differ *prometheus.Desc
 }
 
 func newCollector(r *Replica) *collector {
 	desc := func(name, help string) *prometheus.Desc { return prometheus.NewDesc(name, help, nil, nil) }
 	return &collector{
+		differ:  desc("periplus_replica_differing", "Replicas whose state at the same index is not this one's; above 0 somebody must act."),
 		replica: r,
 		state:   desc("raft_state", "0 follower, 1 candidate, 2 leader, 3 shut down."),
 		term:    desc("raft_term", "Current term."),
@@ -31,6 +32,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64) { out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
 	r := c.replica
 	gauge(c.writing, r.writing().Seconds())
+	gauge(c.differ, float64(r.differ.Load()))
 	node := r.node.Load()
 	if node == nil {
 		gauge(c.state, float64(raft.Shutdown))

@@ -14,6 +14,7 @@ import (
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/replica/disk"
+	"github.com/periplus-mesh/periplus/global/replica/divergence"
 )
 
 // ErrCorrupt is returned by New and Run when the stored state is damaged. The replica must be replaced.
@@ -24,6 +25,8 @@ var (
 	// ErrDisk: one write to the log lasted longer than Config.ExitAfter. The process must end; goroutines that
 	// wait for the disk are left behind.
 	ErrDisk = errors.New("disk hangs")
+	// ErrDiverged: most replicas agree on another state than this one's at the same index.
+	ErrDiverged = errors.New("state is not what the other replicas have; delete this replica's data folder and start it with --join")
 	// ErrRemoved: the replica was removed from the mesh.
 	ErrRemoved = errors.New("removed from the mesh for good: its successor needs a name and keys of its own (periplus global init --replica NAME)")
 )
@@ -37,6 +40,8 @@ type Replica struct {
 	fsm     *fsm
 	node    atomic.Pointer[raft.Raft] // nil until Run has started it
 	layer   atomic.Pointer[streamLayer]
+	jury    divergence.Jury
+	differ  atomic.Int64 // replicas whose state differs from this one's
 }
 
 // New opens the stored state. Run must follow, and closes it. Damage is [ErrCorrupt].
@@ -61,8 +66,8 @@ func New(c Config) (*Replica, error) {
 	return r, nil
 }
 
-// Run takes part until ctx is done, then stops and returns nil; or it returns [ErrDisk], [ErrRemoved] or what kept
-// it from starting.
+// Run takes part until ctx is done, then stops and returns nil; or it returns [ErrDisk], [ErrRemoved], [ErrDiverged]
+// or what kept it from starting.
 func (r *Replica) Run(ctx context.Context) error {
 	connections, stop := context.WithCancel(context.WithoutCancel(ctx)) // raft needs them a little longer than ctx
 	defer stop()
@@ -86,6 +91,8 @@ func (r *Replica) Run(ctx context.Context) error {
 	group.Go(func() error { return r.watchDisk(ctx, layer) })
 	group.Go(func() error { return r.watchRemoval(ctx, node) })
 	group.Go(func() error { return r.closeRemoved(ctx, layer) })
+	group.Go(func() error { return r.sumUp(ctx) })
+	group.Go(func() error { return r.compare(ctx) })
 	group.Go(func() error { return r.becomeReady(ctx, fresh) })
 	<-ctx.Done()
 	if r.writing() > r.config.HandOverAfter {

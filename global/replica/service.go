@@ -11,6 +11,7 @@ import (
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/peer"
+	"github.com/periplus-mesh/periplus/global/replica/divergence"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
@@ -49,6 +50,7 @@ func (s *Service) Share(ctx context.Context, o *pb.Observations) (*pb.ShareRespo
 	if err != nil {
 		return nil, err
 	}
+	s.Replica.jury.Heard(id, divergence.Point{Index: o.GetStateIndex(), Sum: o.GetStateSum()})
 	if s.Received != nil {
 		s.Received(id, o)
 	}

@@ -67,12 +67,15 @@ func (x *ProposeRequest) GetCommand() *Command {
 
 // Observations are not part of the ordered state: leases and loads, each with its age.
 type Observations struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Replica       string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
-	AppliedIndex  uint64                 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
-	Clusters      []*ClusterObservation  `protobuf:"bytes,3,rep,name=clusters,proto3" json:"clusters,omitempty"`
-	Dashboard     string                 `protobuf:"bytes,4,opt,name=dashboard,proto3" json:"dashboard,omitempty"`
-	Region        string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Replica      string                 `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	AppliedIndex uint64                 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Clusters     []*ClusterObservation  `protobuf:"bytes,3,rep,name=clusters,proto3" json:"clusters,omitempty"`
+	Dashboard    string                 `protobuf:"bytes,4,opt,name=dashboard,proto3" json:"dashboard,omitempty"`
+	Region       string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
+	// What the caller's state sums up to at an index; index 0: it has not got so far. Equal states have equal sums.
+	StateIndex    uint64 `protobuf:"varint,6,opt,name=state_index,json=stateIndex,proto3" json:"state_index,omitempty"`
+	StateSum      uint64 `protobuf:"fixed64,7,opt,name=state_sum,json=stateSum,proto3" json:"state_sum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -140,6 +143,20 @@ func (x *Observations) GetRegion() string {
 		return x.Region
 	}
 	return ""
+}
+
+func (x *Observations) GetStateIndex() uint64 {
+	if x != nil {
+		return x.StateIndex
+	}
+	return 0
+}
+
+func (x *Observations) GetStateSum() uint64 {
+	if x != nil {
+		return x.StateSum
+	}
+	return 0
 }
 
 type ClusterObservation struct {
@@ -473,13 +490,16 @@ const file_periplus_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x16periplus/v1/peer.proto\x12\vperiplus.v1\x1a\x17periplus/v1/agent.proto\x1a\x16periplus/v1/mesh.proto\"@\n" +
 	"\x0eProposeRequest\x12.\n" +
-	"\acommand\x18\x01 \x01(\v2\x14.periplus.v1.CommandR\acommand\"\xc0\x01\n" +
+	"\acommand\x18\x01 \x01(\v2\x14.periplus.v1.CommandR\acommand\"\xfe\x01\n" +
 	"\fObservations\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12;\n" +
 	"\bclusters\x18\x03 \x03(\v2\x1f.periplus.v1.ClusterObservationR\bclusters\x12\x1c\n" +
 	"\tdashboard\x18\x04 \x01(\tR\tdashboard\x12\x16\n" +
-	"\x06region\x18\x05 \x01(\tR\x06region\"\xaa\x02\n" +
+	"\x06region\x18\x05 \x01(\tR\x06region\x12\x1f\n" +
+	"\vstate_index\x18\x06 \x01(\x04R\n" +
+	"stateIndex\x12\x1b\n" +
+	"\tstate_sum\x18\a \x01(\x06R\bstateSum\"\xaa\x02\n" +
 	"\x12ClusterObservation\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x15\n" +
