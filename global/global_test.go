@@ -50,6 +50,37 @@ func TestTokenIsUsedOnce(t *testing.T) {
 	}
 }
 
+// The answer to a registration is lost, and the agent asks again with the key that it kept: any replica gives it another
+// credential, unless the cluster's were revoked since.
+func TestAgentMayAskAgain(t *testing.T) {
+	c := start(t, "a", "b")
+	token := c.register("a", cluster("west", "eu-west", "10.1.0.0/16"))
+	_, csr := request(t)
+	ask := func(at string) error {
+		response, err := c.anonymous(at, token).Register(t.Context(), asRequest(token, csr))
+		if err == nil && len(response.GetCredential().GetCertificates()) == 0 {
+			t.Error("an answer without a credential")
+		}
+		return err
+	}
+	for _, at := range []string{"a", "a", "b"} {
+		if err := ask(at); err != nil {
+			t.Errorf("at %s: %v", at, err)
+		}
+	}
+	_, other := request(t)
+	if _, err := c.anonymous("b", token).Register(t.Context(), asRequest(token, other)); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("somebody else, with the same token: %v", err)
+	}
+	clusters, _ := c.admin("a")
+	if _, err := clusters.RotateCluster(t.Context(), connect.NewRequest(&pb.RotateClusterRequest{Id: "west", Revoke: true})); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask("a"); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "rotated") {
+		t.Errorf("after the credential was revoked: %v", err)
+	}
+}
+
 func TestTokenErrorsSayWhich(t *testing.T) {
 	c := start(t, "a")
 	token := c.register("a", cluster("west", "eu-west", "10.1.0.0/16"))

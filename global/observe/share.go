@@ -7,6 +7,7 @@ import (
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
 // ShareEvery is how often replicas tell each other what they observe.
@@ -50,6 +51,7 @@ func (s *Sharer) share(ctx context.Context) {
 	if s.State != nil {
 		for _, o := range messages {
 			o.StateIndex, o.StateSum = s.State()
+			o.StateSchema = meshpb.Schema()
 		}
 	}
 	var group sync.WaitGroup

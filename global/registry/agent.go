@@ -3,8 +3,10 @@ package registry
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -62,11 +64,15 @@ func (r *Registry) register(ctx context.Context, request *pb.RegisterRequest, ad
 	if err != nil {
 		return nil, refuse(codes.InvalidArgument, "malformed", "certificate request: %v", err)
 	}
-	token, refused := r.find(ctx, request, now)
+	key, err := thumbprint(public)
+	if err != nil {
+		return nil, refuse(codes.InvalidArgument, "malformed", "certificate request: %v", err)
+	}
+	token, refused := r.find(ctx, request, key, now)
 	if refused != nil {
 		return nil, refused
 	}
-	cluster, refused := r.use(ctx, token, now)
+	cluster, refused := r.use(ctx, token, key, now)
 	if refused != nil {
 		return nil, refused
 	}
@@ -78,8 +84,9 @@ func (r *Registry) register(ctx context.Context, request *pb.RegisterRequest, ad
 	return &pb.RegisterResponse{Credential: credential, Cluster: meshpb.EncodeCluster(cluster)}, nil
 }
 
-// find returns the token if it may be used.
-func (r *Registry) find(ctx context.Context, request *pb.RegisterRequest, now time.Time) (*mesh.JoinToken, *refusal) {
+// find returns the token if it may be used with a key: for the first time, or by who used it, as the answer to that may have
+// been lost.
+func (r *Registry) find(ctx context.Context, request *pb.RegisterRequest, key string, now time.Time) (*mesh.JoinToken, *refusal) {
 	hash := jointoken.Hash(request.GetTokenSecret())
 	token := r.lookup(hash)
 	if token == nil {
@@ -96,7 +103,7 @@ func (r *Registry) find(ctx context.Context, request *pb.RegisterRequest, now ti
 		return nil, refuse(codes.PermissionDenied, "foreign", "join token is for cluster %q, not %q", token.Cluster.ID, request.GetCluster())
 	case token.Cluster.TrustDomain.Name() != request.GetTrustDomain():
 		return nil, refuse(codes.PermissionDenied, "foreign", "join token is for trust domain %q, not %q", token.Cluster.TrustDomain.Name(), request.GetTrustDomain())
-	case token.UsedAtMillis != 0:
+	case token.UsedAtMillis != 0 && token.UsedBy != key:
 		return nil, refuse(codes.PermissionDenied, "used", "join token was used at %s; run periplus cluster register again for a new one", date(token.UsedAtMillis))
 	case now.UnixMilli() >= token.ExpiresAtMillis:
 		return nil, refuse(codes.PermissionDenied, "expired", "join token expired at %s; run periplus cluster register again for a new one", date(token.ExpiresAtMillis))
@@ -113,25 +120,50 @@ func (r *Registry) lookup(hash string) *mesh.JoinToken {
 	return token
 }
 
-// use marks the token as used, which only one caller in the mesh can do, and returns the cluster.
-func (r *Registry) use(ctx context.Context, token *mesh.JoinToken, now time.Time) (*mesh.Cluster, *refusal) {
-	used := *token
-	used.UsedAtMillis = now.UnixMilli()
-	result, err := r.config.Proposer.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{{
-		Guards: []*pb.Guard{unchanged(token.Key(), token)}, Upserts: []*pb.Object{meshpb.Encode(&used)},
-	}}})
-	if err != nil {
-		return nil, refuse(codes.Unavailable, "unavailable", "%v", err)
-	}
-	if !result.GetApplied()[0] {
-		return nil, refuse(codes.PermissionDenied, "used", "join token was used just now by somebody else; run periplus cluster register again for a new one")
+// use marks the token as used with a key, which only one caller in the mesh can do, and returns the cluster.
+func (r *Registry) use(ctx context.Context, token *mesh.JoinToken, key string, now time.Time) (*mesh.Cluster, *refusal) {
+	if token.UsedAtMillis == 0 {
+		if refused := r.mark(ctx, token, key, now); refused != nil {
+			return nil, refused
+		}
 	}
 	snapshot, _ := r.config.Store.Latest()
 	cluster := snapshot.Cluster(token.Cluster.ID)
-	if cluster == nil {
+	switch used := r.lookup(token.Hash); {
+	case cluster == nil:
 		return nil, refuse(codes.PermissionDenied, "foreign", "cluster %q was removed", token.Cluster.ID)
+	case used == nil || used.UsedBy != key:
+		return nil, refuse(codes.PermissionDenied, "used", "join token was used just now by somebody else; run periplus cluster register again for a new one")
+	case used.Cluster.CredentialGeneration != cluster.CredentialGeneration:
+		return nil, refuse(codes.PermissionDenied, "used", "join token was used before the cluster's credential was rotated; run periplus cluster register again for a new one")
 	}
 	return cluster, nil
+}
+
+// mark is no refusal if somebody else was faster: who it was says the token.
+func (r *Registry) mark(ctx context.Context, token *mesh.JoinToken, key string, now time.Time) *refusal {
+	used := *token
+	used.UsedAtMillis, used.UsedBy = now.UnixMilli(), key
+	snapshot, _ := r.config.Store.Latest()
+	if cluster := snapshot.Cluster(token.Cluster.ID); cluster != nil {
+		used.Cluster.CredentialGeneration = cluster.CredentialGeneration
+	}
+	if _, err := r.config.Proposer.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{{
+		Guards: []*pb.Guard{unchanged(token.Key(), token)}, Upserts: []*pb.Object{meshpb.Encode(&used)},
+	}}}); err != nil {
+		return refuse(codes.Unavailable, "unavailable", "%v", err)
+	}
+	return nil
+}
+
+// thumbprint is the SHA-256 of a public key, hex.
+func thumbprint(public crypto.PublicKey) (string, error) {
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:]), nil
 }
 
 // Rotate implements AgentService.Rotate. A replica whose state is not complete knows of no revocation, nor of the cluster.

@@ -89,7 +89,7 @@ func TestTokensExpireAndReplaceEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func(token jointoken.Token, at time.Time) string {
-		_, refused := r.find(t.Context(), &pb.RegisterRequest{TokenSecret: token.Secret, Cluster: "west", TrustDomain: "west.mesh"}, at)
+		_, refused := r.find(t.Context(), &pb.RegisterRequest{TokenSecret: token.Secret, Cluster: "west", TrustDomain: "west.mesh"}, "theirs", at)
 		if refused == nil {
 			return ""
 		}
@@ -104,7 +104,7 @@ func TestTokensExpireAndReplaceEachOther(t *testing.T) {
 	if got := ask(second.Token, now.Add(time.Minute)); got != "expired" {
 		t.Errorf("the second, too late: %q", got)
 	}
-	if _, refused := r.use(t.Context(), r.lookup(jointoken.Hash(second.Token.Secret)), now); refused != nil {
+	if _, refused := r.use(t.Context(), r.lookup(jointoken.Hash(second.Token.Secret)), "ours", now); refused != nil {
 		t.Error(refused.text)
 	}
 	if got := ask(second.Token, now); got != "used" {

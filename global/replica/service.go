@@ -13,6 +13,7 @@ import (
 	"github.com/periplus-mesh/periplus/global/peer"
 	"github.com/periplus-mesh/periplus/global/replica/divergence"
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
 // Service is the PeerService of one replica. Only controllers of the same control plane may call it, and all but
@@ -50,7 +51,11 @@ func (s *Service) Share(ctx context.Context, o *pb.Observations) (*pb.ShareRespo
 	if err != nil {
 		return nil, err
 	}
-	s.Replica.jury.Heard(id, divergence.Point{Index: o.GetStateIndex(), Sum: o.GetStateSum()})
+	var said divergence.Point
+	if o.GetStateSchema() == meshpb.Schema() { // else it is of another version, and its objects have other fields
+		said = divergence.Point{Index: o.GetStateIndex(), Sum: o.GetStateSum()}
+	}
+	s.Replica.jury.Heard(id, said)
 	if s.Received != nil {
 		s.Received(id, o)
 	}

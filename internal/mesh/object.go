@@ -152,6 +152,7 @@ type JoinToken struct {
 	ExpiresAtMillis int64
 	UsedAtMillis    int64 // 0: not used
 	Author          string
+	UsedBy          string // hex SHA-256 of the public key that it was used with; empty: not used
 }
 
 // Cursor is the newest report accepted from a cluster's agent. Older never replaces newer.

@@ -267,6 +267,7 @@ func decodeJoinToken(t *pb.JoinToken) (*mesh.JoinToken, error) {
 	}
 	return &mesh.JoinToken{
 		Hash: t.GetHash(), Cluster: *cluster, ExpiresAtMillis: t.GetExpiresAtMs(), UsedAtMillis: t.GetUsedAtMs(), Author: t.GetAuthor(),
+		UsedBy: t.GetUsedBy(),
 	}, nil
 }
 

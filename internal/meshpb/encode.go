@@ -58,7 +58,7 @@ func Encode(o mesh.Object) *pb.Object {
 	case *mesh.JoinToken:
 		return &pb.Object{Kind: &pb.Object_JoinToken{JoinToken: &pb.JoinToken{
 			Hash: o.Hash, Cluster: EncodeCluster(&o.Cluster), ExpiresAtMs: o.ExpiresAtMillis,
-			UsedAtMs: o.UsedAtMillis, Author: o.Author,
+			UsedAtMs: o.UsedAtMillis, Author: o.Author, UsedBy: o.UsedBy,
 		}}}
 	case *mesh.Cursor:
 		return &pb.Object{Kind: &pb.Object_Cursor{Cursor: &pb.Cursor{

@@ -46,7 +46,7 @@ func objects() []mesh.Object {
 		},
 		&mesh.Federation{TrustDomain: domain, Cluster: "eu-west", Sequence: 9, Bundle: []byte("{}"), Signature: []byte("s"), Chain: [][]byte{{1}, {2}},
 			EndpointURL: "https://spire.example:8443", EndpointID: spiffeid.RequireFromPath(domain, "/spire/server")},
-		&mesh.JoinToken{Hash: strings.Repeat("0", 64), Cluster: cluster, ExpiresAtMillis: 6, UsedAtMillis: 7, Author: "ann"},
+		&mesh.JoinToken{Hash: strings.Repeat("0", 64), Cluster: cluster, ExpiresAtMillis: 6, UsedAtMillis: 7, Author: "ann", UsedBy: "key"},
 		&mesh.Cursor{Cluster: "eu-west", Epoch: 1, Sequence: 2},
 		&mesh.RemovedReplica{ID: "g-2", RemovedAtMillis: 8},
 	}

@@ -1530,11 +1530,13 @@ func (x *Federation) GetEndpointId() string {
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// SHA-256 of the secret, hex.
-	Hash          string   `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
-	Cluster       *Cluster `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	ExpiresAtMs   int64    `protobuf:"varint,3,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
-	UsedAtMs      int64    `protobuf:"varint,4,opt,name=used_at_ms,json=usedAtMs,proto3" json:"used_at_ms,omitempty"`
-	Author        string   `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	Hash        string   `protobuf:"bytes,1,opt,name=hash,proto3" json:"hash,omitempty"`
+	Cluster     *Cluster `protobuf:"bytes,2,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	ExpiresAtMs int64    `protobuf:"varint,3,opt,name=expires_at_ms,json=expiresAtMs,proto3" json:"expires_at_ms,omitempty"`
+	UsedAtMs    int64    `protobuf:"varint,4,opt,name=used_at_ms,json=usedAtMs,proto3" json:"used_at_ms,omitempty"`
+	Author      string   `protobuf:"bytes,5,opt,name=author,proto3" json:"author,omitempty"`
+	// SHA-256 of the public key that it was used with, hex: with that one it may be used again, for its answer may have been lost.
+	UsedBy        string `protobuf:"bytes,6,opt,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1600,6 +1602,13 @@ func (x *JoinToken) GetUsedAtMs() int64 {
 func (x *JoinToken) GetAuthor() string {
 	if x != nil {
 		return x.Author
+	}
+	return ""
+}
+
+func (x *JoinToken) GetUsedBy() string {
+	if x != nil {
+		return x.UsedBy
 	}
 	return ""
 }
@@ -2158,14 +2167,15 @@ const file_periplus_v1_mesh_proto_rawDesc = "" +
 	"\x05chain\x18\x06 \x03(\fR\x05chain\x12!\n" +
 	"\fendpoint_url\x18\a \x01(\tR\vendpointUrl\x12\x1f\n" +
 	"\vendpoint_id\x18\b \x01(\tR\n" +
-	"endpointId\"\xa9\x01\n" +
+	"endpointId\"\xc2\x01\n" +
 	"\tJoinToken\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12.\n" +
 	"\acluster\x18\x02 \x01(\v2\x14.periplus.v1.ClusterR\acluster\x12\"\n" +
 	"\rexpires_at_ms\x18\x03 \x01(\x03R\vexpiresAtMs\x12\x1c\n" +
 	"\n" +
 	"used_at_ms\x18\x04 \x01(\x03R\busedAtMs\x12\x16\n" +
-	"\x06author\x18\x05 \x01(\tR\x06author\"T\n" +
+	"\x06author\x18\x05 \x01(\tR\x06author\x12\x17\n" +
+	"\aused_by\x18\x06 \x01(\tR\x06usedBy\"T\n" +
 	"\x06Cursor\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1a\n" +

@@ -74,8 +74,10 @@ type Observations struct {
 	Dashboard    string                 `protobuf:"bytes,4,opt,name=dashboard,proto3" json:"dashboard,omitempty"`
 	Region       string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
 	// What the caller's state sums up to at an index; index 0: it has not got so far. Equal states have equal sums.
-	StateIndex    uint64 `protobuf:"varint,6,opt,name=state_index,json=stateIndex,proto3" json:"state_index,omitempty"`
-	StateSum      uint64 `protobuf:"fixed64,7,opt,name=state_sum,json=stateSum,proto3" json:"state_sum,omitempty"`
+	StateIndex uint64 `protobuf:"varint,6,opt,name=state_index,json=stateIndex,proto3" json:"state_index,omitempty"`
+	StateSum   uint64 `protobuf:"fixed64,7,opt,name=state_sum,json=stateSum,proto3" json:"state_sum,omitempty"`
+	// What the caller knows of objects: only sums of replicas with the same schema can be compared.
+	StateSchema   uint64 `protobuf:"fixed64,8,opt,name=state_schema,json=stateSchema,proto3" json:"state_schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +157,13 @@ func (x *Observations) GetStateIndex() uint64 {
 func (x *Observations) GetStateSum() uint64 {
 	if x != nil {
 		return x.StateSum
+	}
+	return 0
+}
+
+func (x *Observations) GetStateSchema() uint64 {
+	if x != nil {
+		return x.StateSchema
 	}
 	return 0
 }
@@ -490,7 +499,7 @@ const file_periplus_v1_peer_proto_rawDesc = "" +
 	"\n" +
 	"\x16periplus/v1/peer.proto\x12\vperiplus.v1\x1a\x17periplus/v1/agent.proto\x1a\x16periplus/v1/mesh.proto\"@\n" +
 	"\x0eProposeRequest\x12.\n" +
-	"\acommand\x18\x01 \x01(\v2\x14.periplus.v1.CommandR\acommand\"\xfe\x01\n" +
+	"\acommand\x18\x01 \x01(\v2\x14.periplus.v1.CommandR\acommand\"\xa1\x02\n" +
 	"\fObservations\x12\x18\n" +
 	"\areplica\x18\x01 \x01(\tR\areplica\x12#\n" +
 	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12;\n" +
@@ -499,7 +508,8 @@ const file_periplus_v1_peer_proto_rawDesc = "" +
 	"\x06region\x18\x05 \x01(\tR\x06region\x12\x1f\n" +
 	"\vstate_index\x18\x06 \x01(\x04R\n" +
 	"stateIndex\x12\x1b\n" +
-	"\tstate_sum\x18\a \x01(\x06R\bstateSum\"\xaa\x02\n" +
+	"\tstate_sum\x18\a \x01(\x06R\bstateSum\x12!\n" +
+	"\fstate_schema\x18\b \x01(\x06R\vstateSchema\"\xaa\x02\n" +
 	"\x12ClusterObservation\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x15\n" +
