@@ -179,8 +179,9 @@ func (r *Replica) joinHere(m Member, empty bool) error {
 }
 
 func (r *Replica) leaveHere(ctx context.Context, id string) error {
-	if !r.member(id) {
-		return nil
+	if !r.member(id) { // in the newest configuration; what is ordered after it says that it is agreed on
+		_, err := r.Propose(ctx, &pb.Command{})
+		return err
 	}
 	if id == r.config.ID { // who leads next removes this one
 		if err := membership(r.node.Load().LeadershipTransfer()); err != nil {
@@ -188,6 +189,9 @@ func (r *Replica) leaveHere(ctx context.Context, id string) error {
 		}
 		return errNotLeader
 	}
+	// Who asks may be the one that is removed, and ends as soon as it learns of it: what has begun is finished.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), membershipTimeout)
+	defer cancel()
 	gone := meshpb.Encode(&mesh.RemovedReplica{ID: id, RemovedAtMillis: time.Now().UnixMilli()})
 	if _, err := r.Propose(ctx, &pb.Command{Parts: []*pb.CommandPart{{Upserts: []*pb.Object{gone}}}}); err != nil {
 		return err

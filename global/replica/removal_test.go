@@ -77,6 +77,28 @@ func TestRemovedReplicaIsRefused(t *testing.T) {
 	p.write(p.follower(), 1)
 }
 
+// Who asked is often gone before the removal is done: it was asked to leave, and did.
+func TestRemovalIsFinishedWhenWhoAskedIsGone(t *testing.T) {
+	p := newPlane(t, "a", "b", "c")
+	for id := range p.members {
+		p.start(id, nil)
+	}
+	for _, n := range p.nodes {
+		<-n.store.Ready()
+	}
+	gone, leader := p.follower(), p.nodes[p.leader()]
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := leader.leaveHere(ctx, gone); err != nil || leader.member(gone) || latest(leader.store).RemovedReplica(gone) == nil {
+		t.Errorf("removed %v, still a member: %v", err, leader.member(gone))
+	}
+	if err := <-p.nodes[gone].ended; !errors.Is(err, ErrRemoved) {
+		t.Errorf("it ended with %v", err)
+	}
+	p.nodes[gone].ended <- nil
+	p.stop(gone)
+}
+
 // links are the living connections.
 func (s *streamLayer) links() (out []link) {
 	s.mu.Lock()
