@@ -12,18 +12,18 @@ type ServerSession[S any] struct {
 	// state is what the current round delivers, newest what the next one will.
 	state, newest S
 	behind        bool
-	types         map[Type]*subscription
+	types         [kinds]*subscription // nil: not requested
 	nonce         uint64
 }
 
 // NewDeltaSession begins a delta stream at a state.
 func NewDeltaSession[S any](catalog Catalog[S], state S) *ServerSession[S] {
-	return &ServerSession[S]{catalog: catalog, delta: true, state: state, types: make(map[Type]*subscription)}
+	return &ServerSession[S]{catalog: catalog, delta: true, state: state}
 }
 
 // NewStateSession begins a state-of-the-world stream at a state.
 func NewStateSession[S any](catalog Catalog[S], state S) *ServerSession[S] {
-	return &ServerSession[S]{catalog: catalog, state: state, types: make(map[Type]*subscription)}
+	return &ServerSession[S]{catalog: catalog, state: state}
 }
 
 // Request takes one request and says whether it answered the response in flight. A type that is not known is
@@ -33,10 +33,11 @@ func (s *ServerSession[S]) Request(r Request) (Answer, error) {
 	if !ok {
 		return NoAnswer, nil
 	}
-	sub, known := s.types[r.Type]
+	sub := s.types[row.Kind]
+	known := sub != nil
 	if !known {
 		sub = &subscription{}
-		s.types[r.Type] = sub
+		s.types[row.Kind] = sub
 	}
 	answer := sub.answer(r)
 	subscribe := s.subscribeState
@@ -61,7 +62,7 @@ func (s *ServerSession[S]) subscribeDelta(row step, sub *subscription, r Request
 		have = r.InitialVersions
 	}
 	if slices.Contains(r.Subscribe, Wildcard) || first && row.Wildcard && len(r.Subscribe) == 0 {
-		s.widen(row.Type, sub, have)
+		s.widen(row.Type(), sub, have)
 		sub.empty = row.Empty && first && len(have) == 0 && len(sub.pending) == 0
 	}
 	names := sorted(r.Subscribe)
@@ -149,7 +150,7 @@ func (s *ServerSession[S]) advance() {
 	old := s.state
 	s.state, s.behind = s.newest, false
 	for t, name := range s.catalog.Changed(old, s.state) {
-		if sub := s.types[t]; sub != nil && sub.subscribed(name) {
+		if sub := s.types[kindOf(t)]; sub != nil && sub.subscribed(name) {
 			sub.look(name, false)
 		}
 	}
@@ -157,8 +158,9 @@ func (s *ServerSession[S]) advance() {
 
 // deliver returns the next response of this round. A type that waits for its answer holds back those after it.
 func (s *ServerSession[S]) deliver() (response Response, found, blocked bool) {
-	for _, row := range order {
-		sub := s.types[row.Type]
+	for i := range order {
+		row := &order[i]
+		sub := s.types[row.Kind]
 		upsert := sub != nil && row.Upsert && (len(sub.pending) > 0 || sub.empty)
 		remove := sub != nil && row.Remove && len(sub.removals) > 0
 		if !upsert && !remove {
@@ -167,9 +169,9 @@ func (s *ServerSession[S]) deliver() (response Response, found, blocked bool) {
 		if first := s.types[row.After]; sub.inFlight || first != nil && first.inFlight {
 			return Response{}, false, true
 		}
-		response := Response{Type: row.Type}
+		response := Response{Type: row.Type()}
 		if row.Upsert {
-			s.upsert(row, sub, &response)
+			s.upsert(*row, sub, &response)
 		}
 		if row.Remove {
 			response.Removed = sub.takeRemovals()
@@ -196,7 +198,7 @@ func (s *ServerSession[S]) upsert(row step, sub *subscription, response *Respons
 	}
 	done, size, changed := 0, 0, false
 	for _, c := range sub.pending {
-		resource, exists := s.catalog.Get(s.state, row.Type, c.name)
+		resource, exists := s.catalog.Get(s.state, row.Type(), c.name)
 		if exists && size > 0 && size+len(resource.Delta) > MaxResponseBytes && !(row.Whole && !s.delta) {
 			break
 		}
@@ -246,8 +248,8 @@ func (s *ServerSession[S]) compare(row step, sub *subscription, c check, r Resou
 	return false
 }
 
-func (s *ServerSession[S]) resend(t Type, name string) {
-	sub := s.types[t]
+func (s *ServerSession[S]) resend(k kind, name string) {
+	sub := s.types[k]
 	if sub == nil {
 		return
 	}
@@ -260,7 +262,9 @@ func (s *ServerSession[S]) resend(t Type, name string) {
 func (s *ServerSession[S]) Backlog() int {
 	n := 0
 	for _, sub := range s.types {
-		n += len(sub.pending)
+		if sub != nil {
+			n += len(sub.pending)
+		}
 	}
 	return n
 }
@@ -268,7 +272,7 @@ func (s *ServerSession[S]) Backlog() int {
 // Waiting says whether a response is in flight.
 func (s *ServerSession[S]) Waiting() bool {
 	for _, sub := range s.types {
-		if sub.inFlight {
+		if sub != nil && sub.inFlight {
 			return true
 		}
 	}
@@ -279,7 +283,7 @@ func (s *ServerSession[S]) Waiting() bool {
 func (s *ServerSession[S]) Status() []TypeStatus {
 	var status []TypeStatus
 	for _, t := range Types() {
-		if sub := s.types[t]; sub != nil {
+		if sub := s.types[kindOf(t)]; sub != nil {
 			status = append(status, sub.status(t))
 		}
 	}

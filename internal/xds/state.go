@@ -26,7 +26,7 @@ func (s *ServerSession[S]) subscribeState(row step, sub *subscription, r Request
 	legacy := len(r.Names) == 0 && row.Wildcard && (first || sub.wildcard && len(sub.named) == 0)
 	if all || legacy {
 		if !sub.wildcard {
-			s.widen(row.Type, sub, nil)
+			s.widen(row.Type(), sub, nil)
 			sub.look(Wildcard, true) // an empty answer is an answer
 		}
 	} else {
@@ -55,7 +55,7 @@ func (s *ServerSession[S]) rename(sub *subscription, names []string) {
 func (s *ServerSession[S]) whole(row step, sub *subscription, response *Response, changed bool) {
 	sub.takeRemovals()
 	if row.Whole && changed {
-		response.Resources = s.everything(row.Type, sub)
+		response.Resources = s.everything(row.Type(), sub)
 	}
 	if row.Whole && changed || len(response.Resources) > 0 {
 		response.Version = digest(response.Resources)
