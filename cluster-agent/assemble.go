@@ -22,6 +22,8 @@ import (
 	"github.com/periplus-mesh/periplus/cluster-agent/state"
 	"github.com/periplus-mesh/periplus/cluster-agent/workload"
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/internal/watch"
@@ -42,12 +44,12 @@ type agent struct {
 	follower   *follow.Follower
 	reporter   *report.Reporter
 	load       *load.Aggregator
-	ads        *ads.Server[*mesh.Snapshot]
+	ads        *adsserver.Server[*mesh.Snapshot]
 	proxies    proxies
 	federator  watch.Value[*federate.Federator] // nil: not yet, or never
 	metrics    *metrics
 
-	controllers watch.Value[[]ads.Target] // where the feed may come from
+	controllers watch.Value[[]adsclient.Target] // where the feed may come from
 
 	serving     atomic.Bool   // the proxies' listener is served
 	restored    bool          // the own cluster was on disk; written before any loop runs
@@ -81,7 +83,7 @@ func assemble(c Config, identity *credential.Credential) (*agent, error) {
 			return nil, err
 		}
 	}
-	a.ads = ads.NewServer(ads.ServerConfig[*mesh.Snapshot]{State: store, Authorize: a.authorize, Log: c.Log, Metrics: c.Metrics})
+	a.ads = adsserver.New(adsserver.Config[*mesh.Snapshot]{State: store, Authorize: a.authorize, Log: c.Log, Metrics: c.Metrics})
 	return a, nil
 }
 
@@ -128,10 +130,10 @@ func (a *agent) withFollower() (err error) {
 	return err
 }
 
-func (a *agent) targets(controllers []string) (targets []ads.Target) {
+func (a *agent) targets(controllers []string) (targets []adsclient.Target) {
 	authorize := credential.AuthorizeController(a.credential.Plane())
 	for _, address := range controllers {
-		targets = append(targets, ads.Target{Name: "controller " + address, Address: address, Authorize: authorize})
+		targets = append(targets, adsclient.Target{Name: "controller " + address, Address: address, Authorize: authorize})
 	}
 	return targets
 }

@@ -26,6 +26,7 @@ import (
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/jointoken"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
@@ -87,7 +88,7 @@ func (c *controller) start() {
 	config := trust.OptionalClientConfig(trust.FixedSource(material), trust.AuthorizeAny)
 	c.server = grpc.NewServer(append(ads.ServerOptions(), grpc.Creds(credentials.NewTLS(config)))...)
 	pb.RegisterAgentServiceServer(c.server, c)
-	ads.NewServer(ads.ServerConfig[*mesh.Snapshot]{State: &c.store, Authorize: func(_ context.Context, peer ads.Peer, _ *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
+	adsserver.New(adsserver.Config[*mesh.Snapshot]{State: &c.store, Authorize: func(_ context.Context, peer adsserver.Peer, _ *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
 		return everything{}, nil
 	}}).Register(c.server)
 	go c.server.Serve(listener)

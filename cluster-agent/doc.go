@@ -2,7 +2,7 @@
 // the cluster's proxies from the union.
 //
 //	services file, sidecars, SPIRE server -> own.Table  -+
-//	controllers -> follow ---------------------------------> one mesh.Store -> ads.Server -> sidecars, gateways
+//	controllers -> follow ---------------------------------> one mesh.Store -> adsserver -> sidecars, gateways
 //	                                     report <----------+              +--> state on disk
 //
 // The agent dials out and is dialled only by proxies of its own trust domain. It guarantees that nothing it does not

@@ -7,7 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
@@ -39,7 +39,7 @@ func (p *proxies) note(node *corev3.Node, role translate.Role, now time.Time) {
 const forgetAfter = time.Minute
 
 // states describes the streams, and forgets nodes that have none.
-func (p *proxies) states(streams []ads.StreamStatus, now time.Time) []*pb.ProxyState {
+func (p *proxies) states(streams []adsserver.StreamStatus, now time.Time) []*pb.ProxyState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	connected := make(map[string]bool, len(streams))

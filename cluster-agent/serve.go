@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	envoycatalog "github.com/periplus-mesh/periplus/internal/translate/catalog"
@@ -62,7 +63,7 @@ func (a *agent) ownDomainOnly(id spiffeid.ID) error {
 }
 
 // authorize chooses what a proxy may see. Who it is comes from its certificate; the node only chooses within that.
-func (a *agent) authorize(_ context.Context, peer ads.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
+func (a *agent) authorize(_ context.Context, peer adsserver.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
 	if err := a.ownDomainOnly(peer.ID); err != nil {
 		return nil, err
 	}

@@ -27,7 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust/trusttest"
@@ -110,10 +110,10 @@ func resources(listen netip.AddrPort, services map[string][]netip.AddrPort) []na
 	return append(all, named{xds.Listener, listenerName, gatewayListener(listen)})
 }
 
-func update(r named) ads.Update {
+func update(r named) adsclient.Update {
 	made := xds.NewResource(r.t, r.name, r.body)
 	body, _ := proto.MarshalOptions{Deterministic: true}.Marshal(r.body)
-	return ads.Update{Type: r.t, Upserts: []ads.Item{{Name: r.name, Version: made.Version, Body: body}}}
+	return adsclient.Update{Type: r.t, Upserts: []adsclient.Item{{Name: r.name, Version: made.Version, Body: body}}}
 }
 
 func loopback(port int) netip.AddrPort {

@@ -12,7 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/announce"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
@@ -89,13 +89,13 @@ func (c *Config) controller(peer spiffeid.ID) error {
 	return nil
 }
 
-func (c *Config) targets(own *identity) []ads.Target {
-	var targets []ads.Target
+func (c *Config) targets(own *identity) []adsclient.Target {
+	var targets []adsclient.Target
 	if c.Agent != "" {
-		targets = append(targets, ads.Target{Name: "agent", Address: c.Agent, Authorize: own.agent})
+		targets = append(targets, adsclient.Target{Name: "agent", Address: c.Agent, Authorize: own.agent})
 	}
 	for _, address := range c.Controllers {
-		targets = append(targets, ads.Target{Name: "controller " + address, Address: address, Authorize: c.controller})
+		targets = append(targets, adsclient.Target{Name: "controller " + address, Address: address, Authorize: c.controller})
 	}
 	return targets
 }
@@ -112,7 +112,7 @@ func (c *Config) node() *corev3.Node {
 
 // followXDS keeps the table up to date.
 func (r *runner) followXDS(ctx context.Context) error {
-	err := ads.Run(ctx, ads.ClientConfig{
+	err := adsclient.Run(ctx, adsclient.Config{
 		Targets: r.config.targets(r.identity), Source: r.identity, Node: r.config.node(),
 		Wildcard: []xds.Type{xds.Cluster, xds.Listener}, Follow: true, Apply: r.gateway.tables.apply,
 		DiskCache: r.config.cacheDir(), Status: &r.xds, Log: r.config.Log, Metrics: r.config.Metrics,

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/announce"
 	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/internal/watch"
@@ -28,7 +28,7 @@ type runner struct {
 	config       Config
 	gateway      *gateway
 	identity     *identity
-	xds          watch.Value[ads.ClientStatus]
+	xds          watch.Value[adsclient.Status]
 	announcement watch.Value[*periplusv1.AnnounceRequest]
 	announced    watch.Value[announce.Status]
 	table        watch.Value[*table]

@@ -22,6 +22,7 @@ import (
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
@@ -102,9 +103,9 @@ func startAgent(t *testing.T, m mesh) *agent {
 	a := &agent{address: at.String()}
 	server := grpc.NewServer(append(ads.ServerOptions(),
 		grpc.Creds(credentials.NewTLS(trust.ServerConfig(m.west.Source("/periplus/agent", time.Hour), trust.AuthorizeAny))))...)
-	xdsServer := ads.NewServer(ads.ServerConfig[world]{
+	xdsServer := adsserver.New(adsserver.Config[world]{
 		State: &a.state,
-		Authorize: func(_ context.Context, _ ads.Peer, node *corev3.Node) (xds.Catalog[world], error) {
+		Authorize: func(_ context.Context, _ adsserver.Peer, node *corev3.Node) (xds.Catalog[world], error) {
 			if node.GetMetadata().GetFields()["GATEWAY_PORT"].GetNumberValue() == 0 {
 				return nil, errors.New("node declares no gateway port")
 			}

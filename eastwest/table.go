@@ -6,7 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/balance"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/config/builder"
@@ -81,7 +81,7 @@ func checkListener(l *config.Listener) error {
 }
 
 // apply takes what is good of an update; the error becomes the NACK, and of what it names the last good version stays.
-func (t *tables) apply(u ads.Update) error {
+func (t *tables) apply(u adsclient.Update) error {
 	update := config.Update{Type: u.Type, Removed: u.Removed}
 	for _, item := range u.Upserts {
 		update.Upserts = append(update.Upserts, config.Resource{

@@ -13,7 +13,7 @@ import (
 	"github.com/periplus-mesh/periplus/global/peer"
 	"github.com/periplus-mesh/periplus/global/pki"
 	"github.com/periplus-mesh/periplus/global/registry"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/feed"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
@@ -63,7 +63,7 @@ func owner(s *mesh.Snapshot, domain spiffeid.TrustDomain) *mesh.Cluster {
 
 // authorize chooses what a discovery stream may see. Cluster, role and namespace come from the certificate; the
 // node only chooses among what these allow.
-func (p *parts) authorize(_ context.Context, client ads.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
+func (p *parts) authorize(_ context.Context, client adsserver.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
 	if client.ID.IsZero() {
 		return nil, trust.ErrUnverified
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/periplus-mesh/periplus/global/policies"
 	"github.com/periplus-mesh/periplus/global/registry"
 	"github.com/periplus-mesh/periplus/global/replica"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
@@ -36,7 +36,7 @@ type parts struct {
 	registry *registry.Registry
 	ingest   *ingest.Ingest
 	gate     *peer.Gate
-	ads      *ads.Server[*mesh.Snapshot]
+	ads      *adsserver.Server[*mesh.Snapshot]
 	api      *admin.API
 }
 
@@ -73,7 +73,7 @@ func build(c *Config) (*parts, error) {
 		Registered: func(id mesh.ClusterID) bool { return p.latest().Cluster(id) != nil },
 	}
 	p.gate = &peer.Gate{Admit: p.admit}
-	p.ads = ads.NewServer(ads.ServerConfig[*mesh.Snapshot]{State: p.store, Authorize: p.authorize, Log: c.Log, Metrics: c.Metrics})
+	p.ads = adsserver.New(adsserver.Config[*mesh.Snapshot]{State: p.store, Authorize: p.authorize, Log: c.Log, Metrics: c.Metrics})
 	p.api, err = admin.New(admin.Config{
 		ID: c.ID, Domain: c.PKI.TrustDomain(), Store: p.store, Replicas: p.replica, Registry: p.registry, Board: p.board,
 		Policies: policies.New(policies.Config{State: p.store, Proposer: p.replica, Author: author, Log: c.Log}),

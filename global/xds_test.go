@@ -20,7 +20,7 @@ import (
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/peer"
 	"github.com/periplus-mesh/periplus/global/pki"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
@@ -34,7 +34,7 @@ type follower struct {
 	names map[string]bool
 }
 
-func (f *follower) apply(u ads.Update) error {
+func (f *follower) apply(u adsclient.Update) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, item := range u.Upserts {
@@ -59,8 +59,8 @@ func follow(t *testing.T, c *controllers, at string, source trust.Source, types 
 	t.Cleanup(func() { cancel(); <-ended })
 	go func() {
 		defer close(ended)
-		ads.Run(ctx, ads.ClientConfig{
-			Targets: []ads.Target{{Name: at, Address: c.configs[at].MeshAdvertise, Authorize: peer.OnlyController(spiffeid.RequireTrustDomainFromString(plane), "")}},
+		adsclient.Run(ctx, adsclient.Config{
+			Targets: []adsclient.Target{{Name: at, Address: c.configs[at].MeshAdvertise, Authorize: peer.OnlyController(spiffeid.RequireTrustDomainFromString(plane), "")}},
 			Source:  source, Node: &corev3.Node{Id: "test", Locality: &corev3.Locality{Region: "eu-west", Zone: "a"}}, Wildcard: types, Follow: true, Apply: f.apply,
 		})
 	}()

@@ -33,6 +33,7 @@ import (
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
@@ -90,7 +91,7 @@ type agent struct {
 	ca      *trusttest.CA
 	address string
 	world   watch.Value[world]
-	xds     *ads.Server[world]
+	xds     *adsserver.Server[world]
 	server  *grpc.Server
 
 	mu        sync.Mutex
@@ -140,8 +141,8 @@ func (a *agent) start(address string) {
 		a.t.Fatal(err)
 	}
 	a.address = listener.Addr().String()
-	a.xds = ads.NewServer(ads.ServerConfig[world]{State: a,
-		Authorize: func(_ context.Context, _ ads.Peer, node *corev3.Node) (xds.Catalog[world], error) {
+	a.xds = adsserver.New(adsserver.Config[world]{State: a,
+		Authorize: func(_ context.Context, _ adsserver.Peer, node *corev3.Node) (xds.Catalog[world], error) {
 			return catalog(node.GetId()), nil
 		}})
 	options := append(ads.ServerOptions(), grpc.Creds(credentials.NewTLS(

@@ -11,7 +11,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/proxy/config"
 )
@@ -33,13 +33,13 @@ func (s *sidecar) authorizeController(peer spiffeid.ID) error {
 	return nil
 }
 
-func (s *sidecar) targets() []ads.Target {
-	var targets []ads.Target
+func (s *sidecar) targets() []adsclient.Target {
+	var targets []adsclient.Target
 	if s.config.Agent != "" {
-		targets = append(targets, ads.Target{Name: "agent", Address: s.config.Agent, Authorize: s.authorizeAgent})
+		targets = append(targets, adsclient.Target{Name: "agent", Address: s.config.Agent, Authorize: s.authorizeAgent})
 	}
 	for _, address := range s.config.Controllers {
-		targets = append(targets, ads.Target{Name: "controller " + address, Address: address, Authorize: s.authorizeController})
+		targets = append(targets, adsclient.Target{Name: "controller " + address, Address: address, Authorize: s.authorizeController})
 	}
 	return targets
 }
@@ -72,18 +72,18 @@ func (c *Config) node() (*corev3.Node, error) {
 
 // followXDS keeps the configuration up to date.
 func (s *sidecar) followXDS(ctx context.Context) error {
-	c := ads.ClientConfig{
+	c := adsclient.Config{
 		Targets: s.targets(), Source: s.source, Node: s.node, Wildcard: []xds.Type{xds.Cluster, xds.Listener}, Follow: true,
 		Apply: s.apply, Log: s.config.Log, Metrics: s.config.Metrics, Status: &s.plane,
 	}
 	if s.config.DataDir != "" {
 		c.DiskCache = filepath.Join(s.config.DataDir, "xds")
 	}
-	return ads.Run(ctx, c)
+	return adsclient.Run(ctx, c)
 }
 
 // apply takes in an update; the error is the NACK.
-func (s *sidecar) apply(u ads.Update) error {
+func (s *sidecar) apply(u adsclient.Update) error {
 	now := time.Now()
 	update := config.Update{Type: u.Type, Removed: u.Removed}
 	for _, item := range u.Upserts {

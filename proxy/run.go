@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/announce"
 	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/internal/watch"
@@ -46,7 +46,7 @@ type sidecar struct {
 	metrics   *metrics
 	pipes     *splice.Pipes
 
-	plane        watch.Value[ads.ClientStatus]
+	plane        watch.Value[adsclient.Status]
 	app          watch.Value[appState]
 	ready        watch.Value[bool] // configuration is there and all its listeners are bound
 	phase        watch.Value[phase]

@@ -15,6 +15,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/internal/watch"
@@ -27,9 +28,9 @@ type Config struct {
 	Owner own.Owner
 	Store *mesh.Store
 	// Targets are the controllers, the preferred first.
-	Targets []ads.Target
+	Targets []adsclient.Target
 	// TargetUpdates replaces Targets whenever it holds any; nil: they stay.
-	TargetUpdates *watch.Value[[]ads.Target]
+	TargetUpdates *watch.Value[[]adsclient.Target]
 	Source        trust.Source
 	// Dial connects to a controller; nil: TCP.
 	Dial ads.DialFunc
@@ -70,7 +71,7 @@ type Status struct {
 type Follower struct {
 	config  Config
 	metrics *metrics
-	client  watch.Value[ads.ClientStatus]
+	client  watch.Value[adsclient.Status]
 
 	once   sync.Once
 	synced chan struct{}
@@ -112,7 +113,7 @@ func (f *Follower) Run(ctx context.Context) error {
 	waiting.Go(func() { f.settle(ctx) })
 	defer waiting.Wait()
 	defer cancel()
-	err := ads.Run(ctx, ads.ClientConfig{
+	err := adsclient.Run(ctx, adsclient.Config{
 		Targets: f.config.Targets, TargetUpdates: f.config.TargetUpdates, Source: f.config.Source, Wildcard: []xds.Type{xds.MeshObject},
 		Node:  &corev3.Node{Id: "agent~" + string(f.config.Owner.Cluster), Cluster: "periplus-agent"},
 		Apply: f.Apply, DiskCache: f.config.DiskCache, Dial: f.config.Dial, Log: f.config.Log, Metrics: f.config.Metrics,
@@ -150,7 +151,7 @@ func (f *Follower) settle(ctx context.Context) {
 func (f *Follower) sync() { f.once.Do(func() { close(f.synced) }) }
 
 // Apply commits what of u is good, and returns an error that names what is not.
-func (f *Follower) Apply(u ads.Update) error {
+func (f *Follower) Apply(u adsclient.Update) error {
 	snapshot, _ := f.config.Store.Latest()
 	refused := map[string]string{}
 	var d mesh.Delta
@@ -182,7 +183,7 @@ func (f *Follower) Apply(u ads.Update) error {
 // cut tells whether more may follow u at once. There is always something: every agent is told of its own cluster. But
 // controllers cut what they send at [xds.MaxResponseBytes], and no response says whether it is the last: the end is one
 // with room for another object.
-func cut(u ads.Update) bool {
+func cut(u adsclient.Update) bool {
 	size := 0
 	for _, item := range u.Upserts {
 		size += len(item.Name) + len(item.Body)
@@ -191,7 +192,7 @@ func cut(u ads.Update) bool {
 }
 
 // judge returns the object, nil if it is the one held, or why it is refused.
-func (f *Follower) judge(snapshot *mesh.Snapshot, item ads.Item, fromDisk bool) (mesh.Object, error) {
+func (f *Follower) judge(snapshot *mesh.Snapshot, item adsclient.Item, fromDisk bool) (mesh.Object, error) {
 	object, err := meshpb.Unmarshal(item.Body)
 	if err != nil {
 		return nil, err
@@ -260,7 +261,7 @@ func (f *Follower) removable(key mesh.Key) bool {
 }
 
 // note remembers what is refused until the object is good or gone.
-func (f *Follower) note(u ads.Update, refused map[string]string) {
+func (f *Follower) note(u adsclient.Update, refused map[string]string) {
 	all := map[string]string{}
 	for name, reason := range f.refused {
 		all[name] = reason

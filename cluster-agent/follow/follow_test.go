@@ -16,7 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/internal/xds"
@@ -27,7 +27,7 @@ func follower(t testing.TB, continuity func(held, next *mesh.Federation) error) 
 	ca := trusttest.NewCA("plane.test")
 	f, err := New(Config{
 		Owner: own.Owner{Cluster: "east", Domain: spiffeid.RequireTrustDomainFromString("east.test")}, Store: new(mesh.Store),
-		Targets: []ads.Target{{}}, Source: ca.Source("/agent/east", time.Hour), Continuity: continuity,
+		Targets: []adsclient.Target{{}}, Source: ca.Source("/agent/east", time.Hour), Continuity: continuity,
 		OnCluster: func(c *mesh.Cluster) error { return nil }, Log: slog.New(slog.DiscardHandler), Metrics: prometheus.NewRegistry(),
 	})
 	if err != nil {
@@ -36,10 +36,10 @@ func follower(t testing.TB, continuity func(held, next *mesh.Federation) error) 
 	return f
 }
 
-func update(objects ...mesh.Object) ads.Update {
-	u := ads.Update{Type: xds.MeshObject}
+func update(objects ...mesh.Object) adsclient.Update {
+	u := adsclient.Update{Type: xds.MeshObject}
 	for _, o := range objects {
-		u.Upserts = append(u.Upserts, ads.Item{Name: string(o.Key()), Body: meshpb.Marshal(o)})
+		u.Upserts = append(u.Upserts, adsclient.Item{Name: string(o.Key()), Body: meshpb.Marshal(o)})
 	}
 	return u
 }
@@ -69,7 +69,7 @@ func TestBadObjectsAreNamedAndTheRestApplied(t *testing.T) {
 	f := follower(t, rising)
 	u := update(service("west", "a"), service("east", "b"), &mesh.Cursor{Cluster: "west"}, service("west", "c"))
 	u.Upserts[3].Name = "service/shop/other/west"
-	u.Upserts = append(u.Upserts, ads.Item{Name: "service/shop/d/west", Body: []byte{0xff}})
+	u.Upserts = append(u.Upserts, adsclient.Item{Name: "service/shop/d/west", Body: []byte{0xff}})
 	err := f.Apply(u)
 	for _, want := range []string{"service/shop/b/east", "cursor/west", "service/shop/other/west", "service/shop/d/west"} {
 		if err == nil || !strings.Contains(err.Error(), want) || f.Status().Refused[want] == "" {
@@ -88,7 +88,7 @@ func TestBadObjectsAreNamedAndTheRestApplied(t *testing.T) {
 func TestOwnObjectsCannotBeRemoved(t *testing.T) {
 	f := follower(t, rising)
 	f.config.Store.Update(mesh.Delta{Upserts: []mesh.Object{service("east", "a"), service("west", "a"), &mesh.Cluster{ID: "east"}}})
-	if err := f.Apply(ads.Update{Removed: []string{"service/shop/a/east", "service/shop/a/west", "cluster/east", "federation/east.test"}}); err != nil {
+	if err := f.Apply(adsclient.Update{Removed: []string{"service/shop/a/east", "service/shop/a/west", "cluster/east", "federation/east.test"}}); err != nil {
 		t.Fatal(err)
 	}
 	if f.get("service/shop/a/east") == nil || f.get("cluster/east") == nil || f.get("service/shop/a/west") != nil {
@@ -109,7 +109,7 @@ func TestT4BundleWithoutContinuityIsRefused(t *testing.T) {
 		t.Errorf("held is %q", got.Bundle)
 	}
 	// Removing the domain first is no way around.
-	if err := f.Apply(ads.Update{Removed: []string{string(key)}}); err != nil {
+	if err := f.Apply(adsclient.Update{Removed: []string{string(key)}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Apply(update(federation(4, "evil"))); err == nil || f.get(key) != nil {
@@ -138,7 +138,7 @@ func TestT4RemovedDomainIsKnownAfterARestart(t *testing.T) {
 	if err := f.Apply(update(federation(5, "good"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Apply(ads.Update{Removed: []string{string(key)}}); err != nil {
+	if err := f.Apply(adsclient.Update{Removed: []string{string(key)}}); err != nil {
 		t.Fatal(err)
 	}
 	f = start()
@@ -151,7 +151,7 @@ func TestT4RemovedDomainIsKnownAfterARestart(t *testing.T) {
 	if again := start(); len(again.anchors.held) != 0 {
 		t.Error("kept as removed though it came back")
 	}
-	if err := f.Apply(ads.Update{Removed: []string{string(key)}}); err != nil {
+	if err := f.Apply(adsclient.Update{Removed: []string{string(key)}}); err != nil {
 		t.Fatal(err)
 	}
 	if forgot, err := openAnchors(path, []spiffeid.TrustDomain{federation(0, "").TrustDomain}); err != nil || len(forgot.held) != 0 {
@@ -186,7 +186,7 @@ func TestFromDiskIsHeld(t *testing.T) {
 }
 
 // large is an update that fills a response; objects with many labels are no rarity in a large mesh.
-func large() ads.Update {
+func large() adsclient.Update {
 	var all []mesh.Object
 	for i := range 6000 {
 		all = append(all, service("west", fmt.Sprintf("a-service-with-quite-a-long-name-%05d", i)))
@@ -226,7 +226,7 @@ func TestQuietControllerHasSaidAll(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go f.settle(ctx)
-		f.client.Set(ads.ClientStatus{Target: "controller", Since: time.Now()})
+		f.client.Set(adsclient.Status{Target: "controller", Since: time.Now()})
 		time.Sleep(time.Hour)
 		if f.isSynced() {
 			t.Error("synced though the controller has said nothing yet")
@@ -234,12 +234,12 @@ func TestQuietControllerHasSaidAll(t *testing.T) {
 		if err := f.Apply(large()); err != nil {
 			t.Fatal(err)
 		}
-		f.client.Set(ads.ClientStatus{Since: time.Now()})
+		f.client.Set(adsclient.Status{Since: time.Now()})
 		time.Sleep(time.Hour)
 		if f.isSynced() {
 			t.Error("synced though the controller went away in the middle")
 		}
-		f.client.Set(ads.ClientStatus{Target: "controller", Since: time.Now()})
+		f.client.Set(adsclient.Status{Target: "controller", Since: time.Now()})
 		time.Sleep(quietAfter - time.Second)
 		if f.isSynced() {
 			t.Error("synced before the controller had the time to go on")
@@ -270,7 +270,7 @@ func FuzzApply(f *testing.F) {
 	f.Add("federation/west.test", meshpb.Marshal(federation(1, "x")))
 	f.Fuzz(func(t *testing.T, name string, body []byte) {
 		follower := follower(t, rising)
-		_ = follower.Apply(ads.Update{Upserts: []ads.Item{{Name: name, Body: body}}, Removed: []string{name + "x"}})
+		_ = follower.Apply(adsclient.Update{Upserts: []adsclient.Item{{Name: name, Body: body}}, Removed: []string{name + "x"}})
 		snapshot, _ := follower.config.Store.Latest()
 		for key, object := range snapshot.All() {
 			if follower.config.Owner.Owns(key) || object.Validate() != nil {

@@ -27,6 +27,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/integration/realdeps"
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	"github.com/periplus-mesh/periplus/internal/translate/catalog"
@@ -96,7 +97,7 @@ func (p *present) Ready() <-chan struct{} {
 type bench struct {
 	t       *testing.T
 	present present
-	server  *ads.Server[world]
+	server  *adsserver.Server[world]
 	envoys  map[string]*realdeps.Envoy
 	count   int
 	refused map[string]map[string]int // what each had refused before the present world
@@ -105,9 +106,9 @@ type bench struct {
 func newBench(t *testing.T) *bench {
 	b := &bench{t: t, envoys: map[string]*realdeps.Envoy{}, refused: map[string]map[string]int{}}
 	b.present.Set(world{marker: "marker-0", snapshot: mesh.Empty, client: catalog.Of(translate.View{Role: translate.Sidecar})})
-	b.server = ads.NewServer(ads.ServerConfig[world]{
+	b.server = adsserver.New(adsserver.Config[world]{
 		State:     &b.present,
-		Authorize: func(context.Context, ads.Peer, *corev3.Node) (xds.Catalog[world], error) { return worlds{}, nil },
+		Authorize: func(context.Context, adsserver.Peer, *corev3.Node) (xds.Catalog[world], error) { return worlds{}, nil },
 	})
 	server := grpc.NewServer(ads.ServerOptions()...)
 	b.server.Register(server)

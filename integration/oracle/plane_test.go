@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
@@ -69,7 +70,7 @@ func (c catalog) Changed(old, now world) iter.Seq2[xds.Type, string] {
 // plane serves a world twice: over mutual TLS, as an agent does, and in clear text.
 type plane struct {
 	world        watch.Value[world]
-	server       *ads.Server[world]
+	server       *adsserver.Server[world]
 	ca           *trusttest.CA
 	secure, open string // addresses
 }
@@ -86,8 +87,8 @@ func startPlane(t *testing.T, w world) *plane {
 	t.Helper()
 	p := &plane{ca: trusttest.NewCA("oracle.mesh")}
 	p.world.Set(w)
-	p.server = ads.NewServer(ads.ServerConfig[world]{State: p,
-		Authorize: func(_ context.Context, _ ads.Peer, node *corev3.Node) (xds.Catalog[world], error) {
+	p.server = adsserver.New(adsserver.Config[world]{State: p,
+		Authorize: func(_ context.Context, _ adsserver.Peer, node *corev3.Node) (xds.Catalog[world], error) {
 			return catalog(node.GetId()), nil
 		}})
 	identity := trust.ServerConfig(p.ca.Source("/periplus/agent", time.Hour), trust.AuthorizeAny)

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/periplus-mesh/periplus/global/peer"
-	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
@@ -27,10 +27,10 @@ type client struct {
 	node    *corev3.Node
 	direct  bool // it knows controllers only
 	process *process
-	status  watch.Value[ads.ClientStatus]
+	status  watch.Value[adsclient.Status]
 
 	mu       sync.Mutex
-	held     map[xds.Type]map[string]ads.Item
+	held     map[xds.Type]map[string]adsclient.Item
 	received int                        // resources over the network
 	stream   time.Time                  // when it was opened
 	versions map[string]uint32          // highest port seen on this stream, by endpoint
@@ -39,7 +39,7 @@ type client struct {
 
 // sidecar prefers the agent and falls back to the controllers, as the proxy does.
 func (c *cluster) sidecar(name string) *client {
-	return c.client(name, false, append([]ads.Target{c.agentTarget()}, c.w.controllerTargets()...))
+	return c.client(name, false, append([]adsclient.Target{c.agentTarget()}, c.w.controllerTargets()...))
 }
 
 // direct uses one controller first, and the others when that is away.
@@ -53,26 +53,26 @@ func (c *cluster) direct(name string, first *controller) *client {
 	return c.client(name, true, targets)
 }
 
-func (c *cluster) agentTarget() ads.Target {
-	return ads.Target{Name: "agent", Address: c.host() + agentPort, Authorize: c.authorizeAgent()}
+func (c *cluster) agentTarget() adsclient.Target {
+	return adsclient.Target{Name: "agent", Address: c.host() + agentPort, Authorize: c.authorizeAgent()}
 }
 
-func (w *world) controllerTargets() (targets []ads.Target) {
+func (w *world) controllerTargets() (targets []adsclient.Target) {
 	for _, c := range w.controllers {
-		targets = append(targets, ads.Target{Name: c.id, Address: c.id + meshPort, Authorize: peer.OnlyController(domain(), "")})
+		targets = append(targets, adsclient.Target{Name: c.id, Address: c.id + meshPort, Authorize: peer.OnlyController(domain(), "")})
 	}
 	return targets
 }
 
-func (c *cluster) client(name string, direct bool, targets []ads.Target) *client {
-	k := &client{c: c, name: c.name + "-" + name, direct: direct, held: map[xds.Type]map[string]ads.Item{}, clusters: map[string]map[string]bool{}}
+func (c *cluster) client(name string, direct bool, targets []adsclient.Target) *client {
+	k := &client{c: c, name: c.name + "-" + name, direct: direct, held: map[xds.Type]map[string]adsclient.Item{}, clusters: map[string]map[string]bool{}}
 	metadata, err := structpb.NewStruct(map[string]any{"NETWORK": c.network, "BIND": "127.0.0.1", "OUTBOUND_PORT": 15001})
 	c.w.must(err)
 	k.node = &corev3.Node{Id: "sidecar~" + k.name, Cluster: "storefront.shop", Metadata: metadata, Locality: &corev3.Locality{Region: c.region, Zone: "a"}}
 	source := c.material("/ns/shop/sa/storefront")
 	c.w.clients = append(c.w.clients, k)
 	k.process = c.w.run(k.name, func(ctx context.Context, p *process) error {
-		return ads.Run(ctx, ads.ClientConfig{
+		return adsclient.Run(ctx, adsclient.Config{
 			Targets: targets, Source: source, Node: k.node, Wildcard: []xds.Type{xds.Cluster, xds.Listener}, Follow: true,
 			Apply: k.apply, Dial: p.dial, Status: &k.status, Log: logger(k.name),
 		})
@@ -92,12 +92,12 @@ func (k *client) leave() {
 	k.c.w.clients = all
 }
 
-func (k *client) apply(u ads.Update) error {
+func (k *client) apply(u adsclient.Update) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.received += len(u.Upserts)
 	if k.held[u.Type] == nil {
-		k.held[u.Type] = map[string]ads.Item{}
+		k.held[u.Type] = map[string]adsclient.Item{}
 	}
 	if opened := k.status.Latest().Since; opened != k.stream {
 		k.stream, k.versions = opened, map[string]uint32{}
@@ -118,7 +118,7 @@ func (k *client) apply(u ads.Update) error {
 }
 
 // judge looks at an assignment: I5 and I6.
-func (k *client) judge(item ads.Item) {
+func (k *client) judge(item adsclient.Item) {
 	now := map[string]bool{}
 	for _, p := range placed(item) {
 		now[p.cluster] = true
@@ -150,7 +150,7 @@ type address struct {
 	gateway, healthy      bool
 }
 
-func placed(item ads.Item) (out []address) {
+func placed(item adsclient.Item) (out []address) {
 	var assignment endpointv3.ClusterLoadAssignment
 	if err := proto.Unmarshal(item.Body, &assignment); err != nil {
 		panic(err)

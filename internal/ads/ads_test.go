@@ -1,4 +1,4 @@
-package ads
+package ads_test
 
 import (
 	"context"
@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
@@ -40,7 +42,7 @@ func settle() {
 func TestFollow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(3))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		defer p.start(t)()
@@ -74,7 +76,7 @@ func TestFollow(t *testing.T) {
 func TestNack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(2))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		p.refuse = "bad"
@@ -108,8 +110,8 @@ func TestNack(t *testing.T) {
 func TestFallback(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(100))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
-		controller := serve(t, network, "controller:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
+		controller := serve(t, network, "controller:15010", adsserver.Config[world]{State: state})
 		defer controller.stop()
 		p := newProxy(network, "agent", "controller")
 		defer p.start(t)()
@@ -125,7 +127,7 @@ func TestFallback(t *testing.T) {
 		if p.status.Latest().Target != "controller" || p.get(xds.Endpoints, "c1") != "endpoints 2" {
 			t.Errorf("2 s later: target %q, c1 %q", p.status.Latest().Target, p.get(xds.Endpoints, "c1"))
 		}
-		agent = serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent = serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		time.Sleep(6 * time.Second)
 		if p.status.Latest().Target != "agent" {
@@ -145,9 +147,9 @@ func TestNotReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(2))
 		empty := &store{ready: make(chan struct{})}
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: empty})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: empty})
 		defer agent.stop()
-		controller := serve(t, network, "controller:15010", ServerConfig[world]{State: state})
+		controller := serve(t, network, "controller:15010", adsserver.Config[world]{State: state})
 		defer controller.stop()
 		p := newProxy(network, "agent", "controller")
 		defer p.start(t)()
@@ -169,9 +171,9 @@ func TestNotReady(t *testing.T) {
 func TestHungTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(2))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
-		controller := serve(t, network, "controller:15010", ServerConfig[world]{State: state})
+		controller := serve(t, network, "controller:15010", adsserver.Config[world]{State: state})
 		defer controller.stop()
 		network.CutOneWay("agent", "proxy")
 		p := newProxy(network, "agent", "controller")
@@ -194,6 +196,9 @@ func TestHungTarget(t *testing.T) {
 	})
 }
 
+// The generations of the disk cache.
+const newest, previous = "resources", "resources.previous"
+
 // TestDiskBoot: with every plane dead a proxy starts from disk; damage costs one generation, not the boot.
 func TestDiskBoot(t *testing.T) {
 	for _, c := range []struct {
@@ -203,17 +208,17 @@ func TestDiskBoot(t *testing.T) {
 		want   string // content of c1 after boot
 	}{
 		{"whole", func(*testing.T, string) {}, "", "endpoints 2"},
-		{"truncated", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, cacheNewest), 300)) }, "", "endpoints 1"},
-		{"empty", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, cacheNewest), 0)) }, "", "endpoints 1"},
-		{"bit", func(t *testing.T, dir string) { flip(t, filepath.Join(dir, cacheNewest)) }, "", "endpoints 1"},
-		{"gone", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, cacheNewest))) }, "", "endpoints 1"},
+		{"truncated", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, newest), 300)) }, "", "endpoints 1"},
+		{"empty", func(t *testing.T, dir string) { must(t, os.Truncate(filepath.Join(dir, newest), 0)) }, "", "endpoints 1"},
+		{"bit", func(t *testing.T, dir string) { flip(t, filepath.Join(dir, newest)) }, "", "endpoints 1"},
+		{"gone", func(t *testing.T, dir string) { must(t, os.Remove(filepath.Join(dir, newest))) }, "", "endpoints 1"},
 		{"both", func(t *testing.T, dir string) {
-			flip(t, filepath.Join(dir, cacheNewest))
-			flip(t, filepath.Join(dir, cachePrevious))
+			flip(t, filepath.Join(dir, newest))
+			flip(t, filepath.Join(dir, previous))
 		}, "", ""},
 		{"symlink", func(t *testing.T, dir string) {
-			must(t, os.Rename(filepath.Join(dir, cacheNewest), filepath.Join(dir, "x")))
-			must(t, os.Symlink("x", filepath.Join(dir, cacheNewest)))
+			must(t, os.Rename(filepath.Join(dir, newest), filepath.Join(dir, "x")))
+			must(t, os.Symlink("x", filepath.Join(dir, newest)))
 		}, "", "endpoints 1"},
 		{"other node", func(*testing.T, string) {}, "sidecar~east~p2", ""},
 	} {
@@ -221,7 +226,7 @@ func TestDiskBoot(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				network, state := new(memnet.Network), newStore(shop(3))
-				agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+				agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 				first := newProxy(network, "agent")
 				first.config.DiskCache = dir
 				stop := first.start(t)
@@ -248,7 +253,7 @@ func TestDiskBoot(t *testing.T) {
 				if c.want != "endpoints 2" {
 					return
 				}
-				agent = serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+				agent = serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 				defer agent.stop()
 				time.Sleep(12 * time.Second)
 				if second.received() != 0 || second.status.Latest().Target != "agent" {
@@ -264,7 +269,7 @@ func TestDamageIsNotKept(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(3))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		p.config.DiskCache = dir
@@ -275,15 +280,18 @@ func TestDamageIsNotKept(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		stop()
-		flip(t, filepath.Join(dir, cacheNewest))
+		flip(t, filepath.Join(dir, newest))
 
 		stop = p.start(t)
 		time.Sleep(3 * time.Second)
 		stop()
-		for _, name := range []string{cacheNewest, cachePrevious} {
-			if _, err := readGeneration(filepath.Join(dir, name), p.config.Node.GetId()); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
+		flip(t, filepath.Join(dir, newest))
+		agent.stop()
+		last := newProxy(network, "agent")
+		last.config.DiskCache = dir
+		defer last.start(t)()
+		if settle(); last.get(xds.Endpoints, "c1") != "endpoints 2" {
+			t.Errorf("c1 is %q after the newest generation was damaged twice", last.get(xds.Endpoints, "c1"))
 		}
 	})
 }
@@ -306,7 +314,7 @@ func flip(t *testing.T, path string) {
 // open opens a raw delta stream.
 func open(t *testing.T, network *memnet.Network) (grpc.BidiStreamingClient[discoveryv3.DeltaDiscoveryRequest, discoveryv3.DeltaDiscoveryResponse], func()) {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///agent:15010", DialTLS(nil, nil, network.Dial)...)
+	conn, err := grpc.NewClient("passthrough:///agent:15010", ads.DialTLS(nil, nil, network.Dial)...)
 	must(t, err)
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
 	must(t, err)
@@ -329,15 +337,15 @@ func TestRefusals(t *testing.T) {
 		{"own status", status.Error(codes.Unavailable, "later"), &discoveryv3.DeltaDiscoveryRequest{}, codes.Unavailable},
 		{"large node", nil, &discoveryv3.DeltaDiscoveryRequest{Node: big}, codes.InvalidArgument},
 		{"names", nil, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(xds.Endpoints), ResourceNamesSubscribe: many}, codes.ResourceExhausted},
-		{"large request", nil, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(make([]byte, MaxRequestBytes+1))}, codes.ResourceExhausted},
+		{"large request", nil, &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(make([]byte, ads.MaxRequestBytes+1))}, codes.ResourceExhausted},
 		{"silent", nil, nil, codes.DeadlineExceeded},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				network := new(memnet.Network)
-				agent := serve(t, network, "agent:15010", ServerConfig[world]{
+				agent := serve(t, network, "agent:15010", adsserver.Config[world]{
 					State: newStore(shop(1)),
-					Authorize: func(context.Context, Peer, *corev3.Node) (xds.Catalog[world], error) {
+					Authorize: func(context.Context, adsserver.Peer, *corev3.Node) (xds.Catalog[world], error) {
 						return catalog{}, c.authorize
 					},
 				})

@@ -10,23 +10,23 @@ import (
 )
 
 // Codec frames responses around the bytes of their resources, which all streams share, and leaves every other
-// message to gRPC's own protobuf codec. A gRPC server that a [Server] is registered with needs it
+// message to gRPC's own protobuf codec. A gRPC server that serves discovery needs it
 // (grpc.ForceServerCodecV2); [ServerOptions] has it.
 func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
 
 type codec struct{ encoding.CodecV2 }
 
-// message is a response as it is handed to SendMsg: framed, so that it holds nothing else while it waits.
-type message struct {
-	kind xds.Type
-	data mem.BufferSlice
-	// resources is how many bytes of it are resources.
-	resources int
+// Message is a response as it is handed to SendMsg: framed, so that it holds nothing else while it waits.
+type Message struct {
+	Type xds.Type
+	// ResourceBytes is how many bytes of it are resources.
+	ResourceBytes int
+	data          mem.BufferSlice
 }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if m, ok := v.(*message); ok {
+	if m, ok := v.(*Message); ok {
 		return m.data, nil
 	}
 	return c.CodecV2.Marshal(v)
@@ -35,8 +35,8 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 // framing is how much a resource's tag and length take at most.
 const framing = 1 + 5
 
-// envoy.service.discovery.v3.DeltaDiscoveryResponse: resources 2, type_url 4, nonce 5, removed_resources 6.
-func frameDelta(r xds.Response) *message {
+// FrameDelta makes an envoy.service.discovery.v3.DeltaDiscoveryResponse: resources 2, type_url 4, nonce 5, removed_resources 6.
+func FrameDelta(r xds.Response) *Message {
 	tail := len(r.Type) + len(r.Nonce) + 2*framing
 	for _, name := range r.Removed {
 		tail += len(name) + framing
@@ -53,8 +53,8 @@ func frameDelta(r xds.Response) *message {
 	return f.finish(r.Type)
 }
 
-// envoy.service.discovery.v3.DiscoveryResponse: version_info 1, resources 2, type_url 4, nonce 5.
-func frameState(r xds.Response) *message {
+// FrameState makes an envoy.service.discovery.v3.DiscoveryResponse: version_info 1, resources 2, type_url 4, nonce 5.
+func FrameState(r xds.Response) *Message {
 	f := newFrame(2*len(r.Resources)+1, len(r.Resources)*framing+len(r.Version)+len(r.Type)+len(r.Nonce)+3*framing)
 	for i := range r.Resources {
 		data := r.Resources[i].Any
@@ -72,7 +72,7 @@ func frameState(r xds.Response) *message {
 // frame builds a message out of shared bytes and own bytes between them. parts and own never grow, so that parts of
 // them can be given out while they are filled.
 type frame struct {
-	message
+	Message
 	parts []mem.SliceBuffer // what data points at: one allocation instead of one for each
 	own   []byte
 	given int // how much of own is in parts
@@ -80,14 +80,14 @@ type frame struct {
 
 func newFrame(parts, own int) *frame {
 	return &frame{
-		message: message{data: make(mem.BufferSlice, 0, parts)},
+		Message: Message{data: make(mem.BufferSlice, 0, parts)},
 		parts:   make([]mem.SliceBuffer, 0, parts), own: make([]byte, 0, own),
 	}
 }
 
 // shared adds a part of a resource.
 func (f *frame) shared(data []byte) {
-	f.resources += len(data)
+	f.ResourceBytes += len(data)
 	f.add(data)
 }
 
@@ -108,7 +108,7 @@ func (f *frame) flush() {
 	}
 }
 
-func (f *frame) finish(t xds.Type) *message {
+func (f *frame) finish(t xds.Type) *Message {
 	f.flush()
-	return &message{kind: t, data: f.data, resources: f.resources}
+	return &Message{Type: t, data: f.data, ResourceBytes: f.ResourceBytes}
 }

@@ -1,7 +1,6 @@
 package ads
 
 import (
-	"slices"
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -31,8 +30,8 @@ func TestCodec(t *testing.T) {
 		}
 		r.Removed = rapid.SliceOf(rapid.StringN(0, 20, -1)).Draw(t, "removed")
 		wantDelta.RemovedResources = r.Removed
-		check(t, frameDelta(r), new(discoveryv3.DeltaDiscoveryResponse), wantDelta)
-		check(t, frameState(r), new(discoveryv3.DiscoveryResponse), wantState)
+		check(t, FrameDelta(r), new(discoveryv3.DeltaDiscoveryResponse), wantDelta)
+		check(t, FrameState(r), new(discoveryv3.DiscoveryResponse), wantState)
 		check(t, wantDelta, new(discoveryv3.DeltaDiscoveryResponse), wantDelta) // the fallback
 	})
 }
@@ -57,38 +56,6 @@ func BenchmarkFrame(b *testing.B) {
 	}}
 	b.ReportAllocs()
 	for b.Loop() {
-		frameDelta(r).data.Free()
+		FrameDelta(r).data.Free()
 	}
-}
-
-func FuzzCache(f *testing.F) {
-	f.Add(encodeCache("n", []kept{{xds.Cluster, "a", "v", []byte("body")}}))
-	f.Add(encodeCache("n", nil))
-	f.Add([]byte(cacheMagic))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		resources, err := decodeCache(data, "n")
-		if err == nil && !slices.Equal(data, encodeCache("n", resources)) && len(data) < 100 {
-			again, err := decodeCache(encodeCache("n", resources), "n")
-			if err != nil || len(again) != len(resources) {
-				t.Fatalf("read %v, then %v, %v", resources, again, err)
-			}
-		}
-	})
-}
-
-// FuzzCacheBody is FuzzCache behind the checksum.
-func FuzzCacheBody(f *testing.F) {
-	whole := encodeCache("n", []kept{{xds.Cluster, "a", "v", []byte("body")}})
-	f.Add(whole[len(cacheMagic) : len(whole)-32])
-	f.Add([]byte{1, 'n', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
-	f.Fuzz(func(t *testing.T, body []byte) {
-		resources, err := decodeCache(seal(append([]byte(cacheMagic), body...)), "n")
-		if err != nil {
-			return
-		}
-		again, err := decodeCache(encodeCache("n", resources), "n")
-		if err != nil || len(again) != len(resources) {
-			t.Fatalf("read %v, then %v, %v", resources, again, err)
-		}
-	})
 }

@@ -1,17 +1,10 @@
-// Package ads is gRPC around package xds: the server and the client of Envoy's aggregated discovery service.
+// Package ads is Envoy's aggregated discovery service on the wire, as far as both of its ends agree on it: messages, their
+// frames, and the limits and windows of a connection. Package adsserver answers streams, package adsclient keeps one.
 //
-// A [Server] answers delta and state-of-the-world streams from one state S, through the [xds.Catalog] that its
-// Authorize callback chose for the verified peer. Responses are framed around bytes that were marshalled once and
-// are shared by all streams ([Codec]); a stream that waits holds references to them and nothing else. How many streams
-// are sent a large part of the state at once is bounded, so that all clients may connect together. Nothing is queued: a stream that is slow, or paced because many changes come
-// at once, skips states and is sent the difference to the newest one.
+//	adsserver: xds.Response -> [FrameDelta] or [FrameState] -> [Codec] -> gRPC
+//	           gRPC -> [DeltaRequest] or [StateRequest] -> xds.Request
+//	adsclient: xds.Request -> [DeltaMessage] -> gRPC
 //
-// [Run] is the client: one delta stream, kept alive over an ordered list of targets, resumed by
-// initial_resource_versions, with the last good set of resources on disk.
-//
-//	server, per stream: request -> session.Request; newer state -> session.Advance; session.Next -> send
-//	client:             connect to the first target that answers -> receive -> Apply -> ACK or NACK -> disk
-//
-// It never decides what a client may see and never interprets resources, beyond the names that follow from
-// clusters and listeners.
+// A response is framed around bytes that were marshalled once and are shared by all streams; one that waits holds
+// references to them and nothing else. Nothing here keeps a state, and nothing is interpreted.
 package ads

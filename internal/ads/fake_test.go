@@ -1,4 +1,4 @@
-package ads
+package ads_test
 
 import (
 	"context"
@@ -18,6 +18,9 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
@@ -98,12 +101,12 @@ func cluster(name string, timeout time.Duration) string {
 
 // plane is a control plane on a test network.
 type plane struct {
-	server *Server[world]
+	server *adsserver.Server[world]
 	grpc   *grpc.Server
 	done   chan struct{}
 }
 
-func serve(t *testing.T, network *memnet.Network, address string, config ServerConfig[world], options ...grpc.ServerOption) *plane {
+func serve(t *testing.T, network *memnet.Network, address string, config adsserver.Config[world], options ...grpc.ServerOption) *plane {
 	t.Helper()
 	listener, err := network.Listen(address)
 	if err != nil {
@@ -112,11 +115,11 @@ func serve(t *testing.T, network *memnet.Network, address string, config ServerC
 	return serveOn(listener, config, options...)
 }
 
-func serveOn(listener net.Listener, config ServerConfig[world], options ...grpc.ServerOption) *plane {
+func serveOn(listener net.Listener, config adsserver.Config[world], options ...grpc.ServerOption) *plane {
 	if config.Authorize == nil {
-		config.Authorize = func(context.Context, Peer, *corev3.Node) (xds.Catalog[world], error) { return catalog{}, nil }
+		config.Authorize = func(context.Context, adsserver.Peer, *corev3.Node) (xds.Catalog[world], error) { return catalog{}, nil }
 	}
-	p := &plane{NewServer(config), grpc.NewServer(append(ServerOptions(), options...)...), make(chan struct{})}
+	p := &plane{adsserver.New(config), grpc.NewServer(append(ads.ServerOptions(), options...)...), make(chan struct{})}
 	p.server.Register(p.grpc)
 	go func() {
 		defer close(p.done)
@@ -133,8 +136,8 @@ func (p *plane) stop() {
 
 // proxy is a client under test: it keeps what was applied.
 type proxy struct {
-	config ClientConfig
-	status watch.Value[ClientStatus]
+	config adsclient.Config
+	status watch.Value[adsclient.Status]
 
 	mu      sync.Mutex
 	have    map[xds.Type]map[string]string
@@ -144,17 +147,17 @@ type proxy struct {
 
 func newProxy(network *memnet.Network, targets ...string) *proxy {
 	p := &proxy{have: make(map[xds.Type]map[string]string)}
-	p.config = ClientConfig{
+	p.config = adsclient.Config{
 		Node: &corev3.Node{Id: "sidecar~east~p1"}, Wildcard: []xds.Type{xds.Cluster}, Follow: true,
 		Apply: p.apply, Dial: network.From("proxy"), Status: &p.status, Log: slog.New(slog.DiscardHandler),
 	}
 	for _, target := range targets {
-		p.config.Targets = append(p.config.Targets, Target{Name: target, Address: target + ":15010"})
+		p.config.Targets = append(p.config.Targets, adsclient.Target{Name: target, Address: target + ":15010"})
 	}
 	return p
 }
 
-func (p *proxy) apply(u Update) error {
+func (p *proxy) apply(u adsclient.Update) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, item := range u.Upserts {
@@ -199,7 +202,7 @@ func (p *proxy) received() int {
 func (p *proxy) start(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Run(ctx, p.config) }()
+	go func() { done <- adsclient.Run(ctx, p.config) }()
 	return func() {
 		cancel()
 		if err := <-done; !errors.Is(err, context.Canceled) {

@@ -1,4 +1,4 @@
-package ads
+package ads_test
 
 import (
 	"fmt"
@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	pxds "github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -32,7 +33,7 @@ func TestGRPCClient(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	state := newStore(grpcWorld(t, first))
-	plane := serveOn(listener, ServerConfig[world]{State: state})
+	plane := serveOn(listener, adsserver.Config[world]{State: state})
 	defer plane.stop()
 	bootstrap := fmt.Sprintf(`{"node": {"id": "grpc-client"}, "xds_servers": [{
 		"server_uri": %q, "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"]}]}`, listener.Addr())

@@ -1,4 +1,4 @@
-package ads
+package ads_test
 
 import (
 	"context"
@@ -26,6 +26,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
@@ -80,10 +82,10 @@ func TestIdentity(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state, ca := new(memnet.Network), newStore(shop(1)), newAuthority(t)
 		const agentID, proxyID = "spiffe://east.mesh/periplus/agent", "spiffe://east.mesh/ns/shop/sa/catalog"
-		var seen watch.Value[Peer]
-		config := ServerConfig[world]{
+		var seen watch.Value[adsserver.Peer]
+		config := adsserver.Config[world]{
 			State: state,
-			Authorize: func(_ context.Context, p Peer, _ *corev3.Node) (xds.Catalog[world], error) {
+			Authorize: func(_ context.Context, p adsserver.Peer, _ *corev3.Node) (xds.Catalog[world], error) {
 				seen.Set(p)
 				if p.ID.String() != proxyID {
 					return nil, errors.New("not a proxy of this cluster")
@@ -117,9 +119,9 @@ func TestStateOfTheWorld(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
 	state := newStore(shop(2).with(xds.Listener, "catalog", apiListener(t)).with(xds.Route, "r", string(encode(t, &routev3.RouteConfiguration{Name: "r"}))))
-	plane := serveOn(listener, ServerConfig[world]{State: state})
+	plane := serveOn(listener, adsserver.Config[world]{State: state})
 	defer plane.stop()
-	conn, err := grpc.NewClient(listener.Addr().String(), DialTLS(nil, nil, nil)...)
+	conn, err := grpc.NewClient(listener.Addr().String(), ads.DialTLS(nil, nil, nil)...)
 	must(t, err)
 	defer conn.Close()
 	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(t.Context())
@@ -177,7 +179,7 @@ func TestFollowRoutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := new(memnet.Network)
 		state := newStore(world{}.with(xds.Listener, "catalog", apiListener(t)).with(xds.Route, "r", "routes"))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		p.config.Wildcard = []xds.Type{xds.Listener}

@@ -1,4 +1,4 @@
-package ads
+package ads_test
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
@@ -18,7 +19,7 @@ func TestSlowConsumer(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			network := new(memnet.Network)
 			state := newStore(world{}.with(xds.Endpoints, "c", string(make([]byte, size))))
-			agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+			agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 			defer agent.stop()
 			stream, done := open(t, network)
 			defer done()
@@ -41,7 +42,7 @@ func TestSlowConsumer(t *testing.T) {
 func TestRequestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := new(memnet.Network)
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: newStore(shop(1))})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: newStore(shop(1))})
 		defer agent.stop()
 		stream, done := open(t, network)
 		defer done()
@@ -67,7 +68,7 @@ func TestRequestRate(t *testing.T) {
 func TestCoalescing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(1))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state, PushesPerSecond: 10})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state, PushesPerSecond: 10})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		defer p.start(t)()
@@ -98,7 +99,7 @@ func TestLargeResource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network := new(memnet.Network)
 		state := newStore(world{}.with(xds.Route, "outbound", string(make([]byte, 12<<20))))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		p.config.Wildcard = []xds.Type{xds.Route}
@@ -118,7 +119,7 @@ func TestLargeResume(t *testing.T) {
 			objects[xds.MeshObject][fmt.Sprintf("endpoints/a-namespace/a-service-with-a-long-name-%05d/cluster-eu-west/slice-0", i)] = []byte("x")
 		}
 		state := newStore(objects)
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		p := newProxy(network, "agent")
 		p.config.Wildcard = []xds.Type{xds.MeshObject}
 		defer p.start(t)()
@@ -129,7 +130,7 @@ func TestLargeResume(t *testing.T) {
 		}
 		network.Kill("agent")
 		agent.stop()
-		agent = serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent = serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		time.Sleep(10 * time.Second)
 		if got := p.status.Latest().Target; got != "agent" || p.received() != before {

@@ -32,7 +32,7 @@ const (
 	requestWindow, responseWindow = 64 << 10, 1 << 20
 )
 
-// ServerOptions are the gRPC options that a server of this package needs: codec, keepalive, limits and buffers.
+// ServerOptions are the gRPC options that a server of discovery needs: codec, keepalive, limits and buffers.
 // Credentials are the caller's.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
@@ -48,6 +48,9 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	}
 }
+
+// DialFunc opens a connection to host:port.
+type DialFunc func(ctx context.Context, address string) (net.Conn, error)
 
 // DialTLS returns the options to dial a control plane whose SPIFFE ID authorize accepts. source nil: plaintext.
 // dial nil: TCP.

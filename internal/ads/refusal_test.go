@@ -1,7 +1,6 @@
-package ads
+package ads_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
@@ -22,15 +23,17 @@ func (r unwanted) Refused() string { return string(r) }
 func TestAcceptedPartIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(2))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		p.config.DiskCache = t.TempDir()
-		p.config.Apply = func(u Update) error {
+		p.config.Apply = func(u adsclient.Update) error {
 			if u.Type != xds.Cluster {
 				return p.apply(u)
 			}
-			return errors.Join(unwanted("c0"), p.apply(u.without(map[string]bool{"c0": true})))
+			taken := u
+			taken.Upserts = slices.DeleteFunc(slices.Clone(u.Upserts), func(i adsclient.Item) bool { return i.Name == "c0" })
+			return errors.Join(unwanted("c0"), p.apply(taken))
 		}
 		stop := p.start(t)
 		settle()
@@ -48,9 +51,15 @@ func TestAcceptedPartIsFollowed(t *testing.T) {
 			t.Error("the accepted cluster is not followed")
 		}
 		stop()
-		kept, err := readCache(p.config.DiskCache, p.config.Node.GetId())
-		if err != nil || len(kept) != 2 || kept[0].name != "c1" || kept[1].name != "c1" {
-			t.Errorf("on disk: %v %v", kept, err)
+		agent.stop()
+		later := newProxy(network, "agent")
+		later.config.DiskCache = p.config.DiskCache
+		defer later.start(t)()
+		settle()
+		for _, kind := range []xds.Type{xds.Cluster, xds.Endpoints} {
+			if got := later.names(kind); !slices.Equal(got, []string{"c1"}) {
+				t.Errorf("on disk: %s %q", kind, got)
+			}
 		}
 	})
 }
@@ -59,12 +68,12 @@ func TestAcceptedPartIsFollowed(t *testing.T) {
 func TestEndpointsComeBeforeTheRoutesToThem(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(1).with(xds.Route, "outbound", "routes 0"))
-		agent := serve(t, network, "agent:15010", ServerConfig[world]{State: state})
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state})
 		defer agent.stop()
 		p := newProxy(network, "agent")
 		p.config.Wildcard = []xds.Type{xds.Cluster, xds.Route}
 		var order []string
-		p.config.Apply = func(u Update) error {
+		p.config.Apply = func(u adsclient.Update) error {
 			for _, item := range u.Upserts {
 				if u.Type != xds.Cluster {
 					order = append(order, item.Name+" "+string(item.Body))
@@ -88,20 +97,4 @@ func TestEndpointsComeBeforeTheRoutesToThem(t *testing.T) {
 			}
 		}
 	})
-}
-
-func TestRefusalsOfAnError(t *testing.T) {
-	other := errors.New("all of it")
-	for _, c := range []struct {
-		err  error
-		want int // -1: all
-	}{
-		{unwanted("a"), 1}, {errors.Join(unwanted("a"), errors.Join(unwanted("b"), unwanted("c"))), 3},
-		{other, -1}, {errors.Join(unwanted("a"), other), -1}, {context.Canceled, -1},
-	} {
-		got := refusals(c.err)
-		if got == nil && c.want != -1 || got != nil && len(got) != c.want {
-			t.Errorf("%v: %v", c.err, got)
-		}
-	}
 }

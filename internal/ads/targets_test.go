@@ -1,10 +1,12 @@
-package ads
+package ads_test
 
 import (
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
@@ -15,16 +17,16 @@ func TestTargetsChange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		network, state := new(memnet.Network), newStore(shop(3))
 		for _, name := range []string{"c1", "c2"} {
-			defer serve(t, network, name+":15010", ServerConfig[world]{State: state}).stop()
+			defer serve(t, network, name+":15010", adsserver.Config[world]{State: state}).stop()
 		}
-		targets := func(names ...string) (out []Target) {
+		targets := func(names ...string) (out []adsclient.Target) {
 			for _, name := range names {
-				out = append(out, Target{Name: name, Address: name + ":15010"})
+				out = append(out, adsclient.Target{Name: name, Address: name + ":15010"})
 			}
 			return out
 		}
 		p := newProxy(network, "c1")
-		p.config.TargetUpdates = new(watch.Value[[]Target])
+		p.config.TargetUpdates = new(watch.Value[[]adsclient.Target])
 		defer p.start(t)()
 		settle()
 		at, received := func() string { return p.status.Latest().Target }, p.received()
@@ -32,7 +34,7 @@ func TestTargetsChange(t *testing.T) {
 			t.Fatalf("at %q", at())
 		}
 		for _, step := range []struct {
-			targets []Target
+			targets []adsclient.Target
 			want    string
 		}{
 			{targets("c1", "c2"), "c1"}, {targets("c2", "c1"), "c2"}, {targets("c1"), "c1"}, {nil, "c1"}, {targets("c2"), "c2"},
@@ -56,7 +58,7 @@ func TestFirstConnectionIsNotLate(t *testing.T) {
 		p := newProxy(network, "agent")
 		defer p.start(t)()
 		time.Sleep(time.Minute)
-		defer serve(t, network, "agent:15010", ServerConfig[world]{State: state}).stop()
+		defer serve(t, network, "agent:15010", adsserver.Config[world]{State: state}).stop()
 		time.Sleep(1100 * time.Millisecond)
 		if settle(); p.get(xds.Cluster, "c0") == "" {
 			t.Error("not connected after 1.4 s")

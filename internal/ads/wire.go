@@ -13,7 +13,8 @@ import (
 // maxDetail bounds the reason of a rejection that is kept and logged.
 const maxDetail = 1 << 10
 
-func requestOfDelta(m *discoveryv3.DeltaDiscoveryRequest) xds.Request {
+// DeltaRequest is a request of a delta stream, in plain terms.
+func DeltaRequest(m *discoveryv3.DeltaDiscoveryRequest) xds.Request {
 	return xds.Request{
 		Type:            xds.Type(m.GetTypeUrl()),
 		Nonce:           m.GetResponseNonce(),
@@ -25,7 +26,8 @@ func requestOfDelta(m *discoveryv3.DeltaDiscoveryRequest) xds.Request {
 	}
 }
 
-func requestOfState(m *discoveryv3.DiscoveryRequest) xds.Request {
+// StateRequest is a request of a state-of-the-world stream, in plain terms.
+func StateRequest(m *discoveryv3.DiscoveryRequest) xds.Request {
 	return xds.Request{
 		Type:     xds.Type(m.GetTypeUrl()),
 		Nonce:    m.GetResponseNonce(),
@@ -35,7 +37,8 @@ func requestOfState(m *discoveryv3.DiscoveryRequest) xds.Request {
 	}
 }
 
-func deltaOfRequest(r xds.Request) *discoveryv3.DeltaDiscoveryRequest {
+// DeltaMessage is the inverse of [DeltaRequest].
+func DeltaMessage(r xds.Request) *discoveryv3.DeltaDiscoveryRequest {
 	m := &discoveryv3.DeltaDiscoveryRequest{
 		TypeUrl:                  string(r.Type),
 		ResponseNonce:            r.Nonce,

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	"github.com/periplus-mesh/periplus/internal/translate/catalog"
@@ -50,7 +51,7 @@ func serve(o options) error {
 		}
 		grpcOptions = append(grpcOptions, grpc.Creds(credentials.NewTLS(trust.ServerConfig(source, trust.AuthorizeAny))))
 	}
-	server := ads.NewServer(ads.ServerConfig[*mesh.Snapshot]{
+	server := adsserver.New(adsserver.Config[*mesh.Snapshot]{
 		State: store, Authorize: authorize, Metrics: prometheus.NewRegistry(),
 	})
 	grpcServer := grpc.NewServer(grpcOptions...)
@@ -70,7 +71,7 @@ func serve(o options) error {
 	return nil
 }
 
-func authorize(_ context.Context, _ ads.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
+func authorize(_ context.Context, _ adsserver.Peer, node *corev3.Node) (xds.Catalog[*mesh.Snapshot], error) {
 	view, err := translate.ViewOf(translate.Sidecar, clusterID, "shop", node)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/eastwest"
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
@@ -43,9 +44,9 @@ func runGateway(ctx context.Context, listen, upstream string) error {
 	server := grpc.NewServer(append(ads.ServerOptions(), grpc.Creds(credentials.NewTLS(
 		trust.ServerConfig(ca.Source("/periplus/agent", time.Hour), trust.AuthorizeAny))))...)
 	defer server.Stop()
-	ads.NewServer(ads.ServerConfig[resources]{
+	adsserver.New(adsserver.Config[resources]{
 		State: newState(resourcesOf(at, netip.MustParseAddrPort(upstream))),
-		Authorize: func(context.Context, ads.Peer, *corev3.Node) (xds.Catalog[resources], error) {
+		Authorize: func(context.Context, adsserver.Peer, *corev3.Node) (xds.Catalog[resources], error) {
 			return catalog{}, nil
 		},
 	}).Register(server)

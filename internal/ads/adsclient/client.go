@@ -1,4 +1,4 @@
-package ads
+package adsclient
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -23,7 +24,7 @@ const firstBackoff = time.Second
 
 // client is one Run. Everything belongs to its goroutine.
 type client struct {
-	config    ClientConfig
+	config    Config
 	metrics   *clientMetrics
 	session   *xds.ClientSession
 	followers map[xds.Type]*xds.Follower
@@ -38,7 +39,7 @@ type client struct {
 
 // Run keeps one delta stream alive until ctx ends, and then returns ctx's error. Before the network it applies what
 // the disk cache holds. Any other error is a configuration that cannot work.
-func Run(ctx context.Context, c ClientConfig) error {
+func Run(ctx context.Context, c Config) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
@@ -54,7 +55,7 @@ func Run(ctx context.Context, c ClientConfig) error {
 	return ctx.Err()
 }
 
-func newClient(c ClientConfig) *client {
+func newClient(c Config) *client {
 	client := &client{
 		config: c, metrics: newClientMetrics(c.Metrics), session: xds.NewClientSession(c.Wildcard...),
 		followers: make(map[xds.Type]*xds.Follower), writes: make(chan []byte), writeAt: time.NewTimer(time.Hour),
@@ -190,11 +191,11 @@ func (c *client) handle(l *link, m *discoveryv3.DeltaDiscoveryResponse) error {
 		answer = c.session.Reject(t, m.GetNonce(), err)
 	}
 	if follow, ok := c.follow(t); ok {
-		if err := l.stream.Send(deltaOfRequest(follow)); err != nil {
+		if err := l.stream.Send(ads.DeltaMessage(follow)); err != nil {
 			return err
 		}
 	}
-	return l.stream.Send(deltaOfRequest(answer))
+	return l.stream.Send(ads.DeltaMessage(answer))
 }
 
 // decode leaves out what is no longer subscribed.
@@ -287,7 +288,7 @@ func (c *client) follow(t xds.Type) (xds.Request, bool) {
 
 // report publishes where the resources come from; nil: from nowhere.
 func (c *client) report(l *link) {
-	status := ClientStatus{Since: time.Now(), FromDisk: c.fromDisk}
+	status := Status{Since: time.Now(), FromDisk: c.fromDisk}
 	c.metrics.connected.Set(0)
 	c.metrics.preferred.Set(0)
 	if l != nil {

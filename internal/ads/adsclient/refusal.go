@@ -1,4 +1,4 @@
-package ads
+package adsclient
 
 // Refusal is an error of Apply that is about one resource. If all that Apply returns are refusals, one or joined, the
 // other resources of the update are in use, and what they refer to is subscribed; the server is told of the error all

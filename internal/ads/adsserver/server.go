@@ -1,4 +1,4 @@
-package ads
+package adsserver
 
 import (
 	"cmp"
@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
 )
@@ -25,7 +26,7 @@ import (
 // Server is an aggregated discovery service over the state S.
 type Server[S any] struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	config  ServerConfig[S]
+	config  Config[S]
 	metrics *serverMetrics
 	open    atomic.Int64   // len(streams), read at each push
 	work    sync.WaitGroup // goroutines of streams
@@ -36,8 +37,8 @@ type Server[S any] struct {
 	streams map[uint64]*stream[S]
 }
 
-// NewServer panics if the configuration lacks State or Authorize.
-func NewServer[S any](c ServerConfig[S]) *Server[S] {
+// New panics if the configuration lacks State or Authorize.
+func New[S any](c Config[S]) *Server[S] {
 	if err := c.validate(); err != nil {
 		panic(err)
 	}
@@ -47,7 +48,7 @@ func NewServer[S any](c ServerConfig[S]) *Server[S] {
 	}
 }
 
-// Register adds the service to a gRPC server made with [ServerOptions].
+// Register adds the service to a gRPC server made with [ads.ServerOptions].
 func (s *Server[S]) Register(r grpc.ServiceRegistrar) {
 	discoveryv3.RegisterAggregatedDiscoveryServiceServer(r, s)
 }
@@ -77,7 +78,7 @@ type wire struct {
 	ctx     context.Context // the stream's; grpc ends it when the handler returns
 	header  func() error    // tells the client that it was accepted
 	receive func() (received, error)
-	frame   func(xds.Response) *message
+	frame   func(xds.Response) *ads.Message
 	send    func(any) error // SendMsg
 }
 
@@ -92,9 +93,9 @@ func (s *Server[S]) DeltaAggregatedResources(g grpc.BidiStreamingServer[discover
 		delta: true, ctx: g.Context(), header: func() error { return g.SendHeader(nil) },
 		receive: func() (received, error) {
 			m, err := g.Recv()
-			return received{requestOfDelta(m), m.GetNode()}, err
+			return received{ads.DeltaRequest(m), m.GetNode()}, err
 		},
-		frame: frameDelta, send: g.SendMsg,
+		frame: ads.FrameDelta, send: g.SendMsg,
 	})
 }
 
@@ -104,9 +105,9 @@ func (s *Server[S]) StreamAggregatedResources(g grpc.BidiStreamingServer[discove
 		ctx: g.Context(), header: func() error { return g.SendHeader(nil) },
 		receive: func() (received, error) {
 			m, err := g.Recv()
-			return received{requestOfState(m), m.GetNode()}, err
+			return received{ads.StateRequest(m), m.GetNode()}, err
 		},
-		frame: frameState, send: g.SendMsg,
+		frame: ads.FrameState, send: g.SendMsg,
 	})
 }
 
@@ -131,8 +132,10 @@ func (s *Server[S]) serve(w wire) error {
 	return st.supervise(failed, ended)
 }
 
-// pump hands over requests one by one; what is not taken stays with the client (HTTP/2 flow control).
+// pump hands over requests one by one, and closes the channel when the stream has ended; what is not taken stays with the
+// client (HTTP/2 flow control).
 func pump(w wire, requests chan<- received) error {
+	defer close(requests)
 	for {
 		r, err := w.receive()
 		if err != nil {
@@ -152,9 +155,11 @@ func (s *Server[S]) accept(w wire, requests <-chan received, failed <-chan error
 	defer timeout.Stop()
 	var first received
 	select {
-	case first = <-requests:
-	case err := <-failed:
-		return nil, first, err
+	case r, open := <-requests:
+		if !open {
+			return nil, first, <-failed
+		}
+		first = r
 	case <-timeout.C:
 		return nil, first, status.Error(codes.DeadlineExceeded, "ads: no request came")
 	}

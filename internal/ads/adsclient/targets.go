@@ -1,4 +1,4 @@
-package ads
+package adsclient
 
 import "errors"
 

@@ -1,4 +1,4 @@
-package ads
+package adsserver
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -81,7 +82,8 @@ func (st *stream[S]) waitedFor() time.Duration {
 	return time.Since(st.waiting)
 }
 
-// run is the loop of a stream: request or newer state -> session -> send.
+// run is the loop of a stream: request or newer state -> session -> send. It waits for as little as it can: a change wakes
+// every stream, and each thing that a stream waits for is paid for then.
 func (st *stream[S]) run(first received, requests <-chan received) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -90,18 +92,24 @@ func (st *stream[S]) run(first received, requests <-chan received) error {
 		return err
 	}
 	for {
-		in, wake := st.plan(requests, time.Now())
-		timer.Reset(wake)
+		in, wait := st.plan(requests, time.Now())
+		var wake <-chan time.Time
+		if wait > 0 {
+			timer.Reset(wait)
+			wake = timer.C
+		}
 		select {
-		case <-st.wire.ctx.Done():
-			return status.FromContextError(st.wire.ctx.Err()).Err()
-		case r := <-in:
+		case r, open := <-in:
+			if !open {
+				<-st.wire.ctx.Done() // supervise knows why, and ends the stream
+				return status.FromContextError(st.wire.ctx.Err()).Err()
+			}
 			if err := st.request(r.Request); err != nil {
 				return err
 			}
 		case <-st.changed:
 			st.changed, st.noticed = nil, time.Now()
-		case <-timer.C:
+		case <-wake:
 		}
 		if err := st.advance(time.Now()); err != nil {
 			return err
@@ -109,16 +117,20 @@ func (st *stream[S]) run(first received, requests <-chan received) error {
 	}
 }
 
-// plan says whether requests are read now, and when to look again if nothing happens.
+// plan says whether requests are read now, and after how long to look again if nothing happens; 0: not before.
 func (st *stream[S]) plan(requests <-chan received, now time.Time) (<-chan received, time.Duration) {
-	wake := time.Hour
+	var wake time.Duration
 	if !st.noticed.IsZero() {
-		wake = st.quiet.Sub(now)
+		wake = max(st.quiet.Sub(now), 1)
 	}
-	if wait := st.requests.wait(now); wait > 0 {
-		return nil, min(wake, wait)
+	wait := st.requests.wait(now)
+	switch {
+	case wait == 0:
+		return requests, wake
+	case wake == 0 || wait < wake:
+		wake = wait
 	}
-	return requests, wake
+	return nil, wake
 }
 
 // request gives one request to the session and sends what follows from it.
@@ -205,11 +217,11 @@ func (st *stream[S]) push() (waiting bool, err error) {
 		if err := st.wire.send(response); err != nil {
 			return true, err
 		}
-		st.server.metrics.pushed(response.kind, response.resources, time.Since(start))
+		st.server.metrics.pushed(response.Type, response.ResourceBytes, time.Since(start))
 	}
 }
 
-func (st *stream[S]) next(now time.Time) (m *message, ok, waiting bool) {
+func (st *stream[S]) next(now time.Time) (m *ads.Message, ok, waiting bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	response, ok := st.session.Next()

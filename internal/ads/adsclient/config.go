@@ -1,4 +1,4 @@
-package ads
+package adsclient
 
 import (
 	"context"
@@ -9,69 +9,12 @@ import (
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
 )
-
-// State is the versioned state that a server serves from; *mesh.Store is one.
-type State[S any] interface {
-	// Latest returns the newest state and a channel that closes when it is superseded.
-	Latest() (S, <-chan struct{})
-	// Ready is closed once "not there" means "does not exist". Streams are refused as unavailable before.
-	Ready() <-chan struct{}
-}
-
-// Peer is who is at the other end, from the verified certificate. The zero ID: the connection has none.
-type Peer struct{ ID spiffeid.ID }
-
-// ServerConfig is what a [Server] needs. State and Authorize are required.
-type ServerConfig[S any] struct {
-	State State[S]
-	// Authorize is called once per stream with the node of its first request; node is never nil. It chooses what
-	// the stream may see. An error ends the stream: a gRPC status as it is, anything else as permission denied.
-	Authorize func(ctx context.Context, peer Peer, node *corev3.Node) (xds.Catalog[S], error)
-	// Log; nil discards.
-	Log *slog.Logger
-	// Metrics; nil registers nothing.
-	Metrics prometheus.Registerer
-	// PushesPerSecond bounds the pushes caused by changes, over all streams: with n streams, each is left alone for
-	// n/PushesPerSecond after a push, and then sent everything at once. 0: 10 000. A lone change is not delayed.
-	PushesPerSecond int
-	// RequestsPerSecond bounds the requests read from one stream, not counting answers to responses. More are not
-	// refused but read later. 0: 20, in bursts of twice that.
-	RequestsPerSecond int
-	// AckTimeout is how long a response may stay unanswered before the stream is ended. 0: 60 s.
-	AckTimeout time.Duration
-	// LargeStreams bounds how many streams are sent a large part of the state at once; the others wait for up to 10 s.
-	// It bounds the memory that is needed when all clients connect together. 0: 256.
-	LargeStreams int
-	// MaxNodeBytes bounds the encoded node of the first request. 0: 64 KiB.
-	MaxNodeBytes int
-}
-
-func (c *ServerConfig[S]) validate() error {
-	if c.State == nil || c.Authorize == nil {
-		return errors.New("ads: server: State and Authorize are required")
-	}
-	if c.Log == nil {
-		c.Log = slog.New(slog.DiscardHandler)
-	}
-	setDefault(&c.PushesPerSecond, 10_000)
-	setDefault(&c.RequestsPerSecond, 20)
-	setDefault(&c.AckTimeout, 60*time.Second)
-	setDefault(&c.LargeStreams, 256)
-	setDefault(&c.MaxNodeBytes, 64<<10)
-	return nil
-}
-
-func setDefault[T int | time.Duration](field *T, value T) {
-	if *field <= 0 {
-		*field = value
-	}
-}
 
 // Target is one control plane that a client may use.
 type Target struct {
@@ -81,11 +24,8 @@ type Target struct {
 	Authorize trust.Authorizer
 }
 
-// DialFunc opens a connection to host:port.
-type DialFunc func(ctx context.Context, address string) (net.Conn, error)
-
-// ClientConfig is what [Run] needs. Targets, Node and Apply are required.
-type ClientConfig struct {
+// Config is what [Run] needs. Targets, Node and Apply are required.
+type Config struct {
 	// Targets, the preferred first. Later ones are used while no earlier one answers.
 	Targets []Target
 	// TargetUpdates, if not nil, replaces Targets whenever it holds any: the control plane's members change. A stream to
@@ -108,7 +48,7 @@ type ClientConfig struct {
 	// Metrics; nil registers nothing.
 	Metrics prometheus.Registerer
 	// Dial; nil dials TCP.
-	Dial DialFunc
+	Dial ads.DialFunc
 	// ConnectTimeout bounds the connection to one target, with its handshake. 0: 1 s.
 	ConnectTimeout time.Duration
 	// BackoffMin and BackoffMax bound the wait after all targets failed; it doubles, with jitter. 0: 100 ms, 5 s.
@@ -118,11 +58,11 @@ type ClientConfig struct {
 	// CacheInterval is the shortest time between two writes of the disk cache. 0: 1 s.
 	CacheInterval time.Duration
 	// Status, if not nil, is given the client's state at each change of target.
-	Status *watch.Value[ClientStatus]
+	Status *watch.Value[Status]
 }
 
-// ClientStatus says where a client gets its resources from.
-type ClientStatus struct {
+// Status says where a client gets its resources from.
+type Status struct {
 	// Target is the name of the target in use; "" while there is none.
 	Target string
 	// Since is when Target came into use or was lost.
@@ -131,7 +71,7 @@ type ClientStatus struct {
 	FromDisk bool
 }
 
-func (c *ClientConfig) validate() error {
+func (c *Config) validate() error {
 	if len(c.Targets) == 0 || c.Node == nil || c.Apply == nil {
 		return errors.New("ads: client: Targets, Node and Apply are required")
 	}
@@ -149,6 +89,12 @@ func (c *ClientConfig) validate() error {
 	setDefault(&c.ProbeInterval, 2*time.Second)
 	setDefault(&c.CacheInterval, time.Second)
 	return nil
+}
+
+func setDefault[T int | time.Duration](field *T, value T) {
+	if *field <= 0 {
+		*field = value
+	}
 }
 
 // Update is one change to apply: all of it or, with an error, nothing of it.

@@ -1,4 +1,4 @@
-package ads
+package adsclient
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
 
+	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -32,7 +33,7 @@ type link struct {
 // dial opens a stream that lives with ctx; the attempt ends with during. Nothing was sent on it yet.
 func (c *client) dial(ctx, during context.Context, index int) (*link, error) {
 	target := c.config.Targets[index]
-	conn, err := grpc.NewClient("passthrough:///"+target.Address, DialTLS(c.config.Source, target.Authorize, c.config.Dial)...)
+	conn, err := grpc.NewClient("passthrough:///"+target.Address, ads.DialTLS(c.config.Source, target.Authorize, c.config.Dial)...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", target.Name, err)
 	}
@@ -59,7 +60,7 @@ func (c *client) dial(ctx, during context.Context, index int) (*link, error) {
 func (l *link) begin(c *client, requests []xds.Request, timeout time.Duration) (bool, error) {
 	l.receiver.Go(l.receive)
 	for i, r := range requests {
-		m := deltaOfRequest(r)
+		m := ads.DeltaMessage(r)
 		if i == 0 {
 			m.Node = c.config.Node
 		}
