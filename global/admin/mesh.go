@@ -16,6 +16,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/translate/shares"
 )
 
 // Explain implements MeshService: the very assignment that a sidecar there would get.
@@ -68,14 +69,14 @@ func portOf(s *mesh.Snapshot, name mesh.ServiceName, want uint32) (uint16, error
 }
 
 func explained(a translate.Assignment) *pb.ExplainResponse {
-	out, shares := &pb.ExplainResponse{Rules: a.Rules}, a.Shares()
+	out, spread := &pb.ExplainResponse{Rules: a.Rules}, shares.Of(a)
 	for i, level := range a.Levels {
-		l := &pb.ExplainedLevel{Priority: uint32(i), Share: shares.Levels[i]}
+		l := &pb.ExplainedLevel{Priority: uint32(i), Share: spread.Levels[i]}
 		for j := range level {
 			p := &level[j]
 			l.Endpoints = append(l.Endpoints, &pb.ExplainedEndpoint{
 				Name: p.Name, Cluster: string(p.Cluster), Address: p.Address.String(), Locality: meshpb.EncodeLocality(p.Locality),
-				Health: meshpb.EncodeHealth(p.Health), Weight: p.Weight, Share: shares.Endpoints[i][j], Reason: p.Reason, StandsFor: p.StandsFor,
+				Health: meshpb.EncodeHealth(p.Health), Weight: p.Weight, Share: spread.Endpoints[i][j], Reason: p.Reason, StandsFor: p.StandsFor,
 			})
 		}
 		out.Levels = append(out.Levels, l)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	envoyshares "github.com/periplus-mesh/periplus/internal/translate/shares"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -195,7 +196,7 @@ func (cl *cluster) predicted(panicPercent uint32) map[string]float64 {
 		names[l.priority] = append(names[l.priority], address)
 	})
 	out := map[string]float64{}
-	for i, level := range assignment.Shares().Endpoints {
+	for i, level := range envoyshares.Of(assignment).Endpoints {
 		for j, share := range level {
 			out[names[i][j]] += share
 		}

@@ -1,7 +1,7 @@
 // Package translate decides what a client gets of the mesh, and why: a pure function of (Snapshot, View).
 //
 // [Assign] is the one place where it is decided which endpoints a client gets: EDS serialises its result, "explain"
-// prints it, [Assignment.Shares] says what Envoy makes of it. Beside it are the questions that every resource asks:
+// prints it, package shares says what Envoy makes of it. Beside it are the questions that every resource asks:
 // which ports, subsets, identities and policies a service has for a [View]. Package envoy builds the resources,
 // package catalog finds them by name and knows what a change affects:
 //

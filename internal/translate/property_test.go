@@ -13,6 +13,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/translate/shares"
 	"github.com/periplus-mesh/periplus/internal/translate/translatetest"
 )
 
@@ -95,13 +96,13 @@ func checkLevels(t *rapid.T, a translate.Assignment) {
 			seen[p.Address.String()] = true
 		}
 	}
-	if shares := a.Shares(); len(a.Levels) > 0 {
+	if spread := shares.Of(a); len(a.Levels) > 0 {
 		var sum float64
-		for _, level := range shares.Levels {
+		for _, level := range spread.Levels {
 			sum += level
 		}
-		if sum < 0.999 || sum > 1.001 || slices.Min(shares.Levels) < 0 {
-			t.Fatalf("shares %v", shares.Levels)
+		if sum < 0.999 || sum > 1.001 || slices.Min(spread.Levels) < 0 {
+			t.Fatalf("shares %v", spread.Levels)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	"github.com/periplus-mesh/periplus/internal/translate/catalog"
+	"github.com/periplus-mesh/periplus/internal/translate/shares"
 	"github.com/periplus-mesh/periplus/internal/translate/translatetest"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
@@ -127,12 +128,12 @@ func (s *script) printResource(r xds.Resource) error {
 
 func (s *script) printAssignment(a translate.Assignment) {
 	fmt.Fprintf(&s.out, "rules: %s\n", strings.Join(a.Rules, "; "))
-	shares := a.Shares()
+	spread := shares.Of(a)
 	for i, level := range a.Levels {
-		fmt.Fprintf(&s.out, "level %d: %.0f%%\n", i, 100*shares.Levels[i])
+		fmt.Fprintf(&s.out, "level %d: %.0f%%\n", i, 100*spread.Levels[i])
 		for j, p := range level {
 			fmt.Fprintf(&s.out, "  %s (%d) %s %s %s weight %d: %.1f%%: %s\n", p.Locality, p.LocalityWeight, p.Name, p.Address,
-				p.Health, p.Weight, 100*shares.Endpoints[i][j], p.Reason)
+				p.Health, p.Weight, 100*spread.Endpoints[i][j], p.Reason)
 		}
 	}
 	for _, d := range a.Dropped {

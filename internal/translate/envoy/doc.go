@@ -4,9 +4,9 @@
 //
 //	(snapshot, view, request) -> translate -> proto message, without reasons
 //
-// All functions are pure: equal input gives equal messages on every replica and in every agent. They panic on nothing
-// that a mesh can contain, and what they build passes Envoy's own validation; the golden files in package catalog
-// show every kind, by behaviour.
+// What AuthorizationPolicies mean is package rbac's to say. All functions are pure: equal input gives equal messages on
+// every replica and in every agent. They panic on nothing that a mesh can contain, and what they build passes Envoy's own
+// validation; the golden files in package catalog show every kind, by behaviour.
 //
 // What differs from Istio, on purpose:
 //

@@ -18,6 +18,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/translate/envoy/rbac"
 )
 
 // HTTPListener and GatewayListener are listeners that a workload has at most once.
@@ -94,9 +95,9 @@ func Eastwest(w translate.Workload) *listenerv3.Listener {
 func Inbound(s *mesh.Snapshot, v translate.View, w translate.Workload, in translate.Inbound) *listenerv3.Listener {
 	name, cluster := InboundListener(in), InboundName(in.EndpointPort)
 	chain := &listenerv3.FilterChain{TransportSocket: downstreamTLS(in.Protocol)}
-	rules := authorization(s, v, w.Labels, in.Protocol == mesh.TCP)
+	rules := rbac.Of(s, v, w.Labels, in.Protocol == mesh.TCP)
 	if in.Protocol == mesh.TCP {
-		chain.Filters = append(rules.networkFilters(name), tcpProxy(name, cluster))
+		chain.Filters = append(networkAuthorization(rules, name), tcpProxy(name, cluster))
 	} else {
 		manager := httpManager(name)
 		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: inboundRoutes(cluster)}
@@ -105,7 +106,7 @@ func Inbound(s *mesh.Snapshot, v translate.View, w translate.Workload, in transl
 		// The application learns who asks from this proxy's own handshake, never from what the request says.
 		manager.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
 		manager.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
-		manager.HttpFilters = append(rules.httpFilters(), manager.HttpFilters...)
+		manager.HttpFilters = append(httpAuthorization(rules), manager.HttpFilters...)
 		chain.Filters = []*listenerv3.Filter{networkFilter(hcmFilter, manager)}
 	}
 	return listener(name, w.Bind, in.EndpointPort, corev3.TrafficDirection_INBOUND, chain)

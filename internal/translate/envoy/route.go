@@ -251,3 +251,10 @@ func stringMatcher(m *mesh.StringMatch) *matcherv3.StringMatcher {
 	}
 	return regex(".*")
 }
+
+// regex matches the whole string (RE2).
+func regex(expression string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
+		SafeRegex: &matcherv3.RegexMatcher{Regex: expression},
+	}}
+}

@@ -1,4 +1,4 @@
-package envoy
+package rbac
 
 import (
 	"fmt"
@@ -6,30 +6,21 @@ import (
 	"strconv"
 	"strings"
 
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 )
 
-const (
-	httpRBACFilter    = "envoy.filters.http.rbac"
-	networkRBACFilter = "envoy.filters.network.rbac"
-)
+// Rules are what is authorised at a workload: Deny is asked first, then Allow. Nil: nothing to ask.
+type Rules struct{ Deny, Allow *rbacv3.RBAC }
 
-// rbac is what is authorised at a workload: deny is asked first, then allow. Nil: nothing to ask.
-type rbac struct{ deny, allow *rbacv3.RBAC }
-
-// authorization gathers the AuthorizationPolicies that select a workload of v with these labels. One Envoy policy
-// stands for one rule, under Istio's name for it.
-func authorization(s *mesh.Snapshot, v translate.View, labels map[string]string, tcp bool) rbac {
-	var out rbac
+// Of gathers the AuthorizationPolicies that select a workload of v with these labels. One Envoy policy stands for one
+// rule, under Istio's name for it. tcp: the port has no HTTP.
+func Of(s *mesh.Snapshot, v translate.View, labels map[string]string, tcp bool) Rules {
+	var out Rules
 	for policy := range s.Policies(mesh.KindAuthorizationPolicy) {
 		spec, ok := policy.Spec.(*mesh.AuthorizationPolicy)
 		if !ok || !policy.AppliesTo(v.Cluster) || !translate.Matches(spec.Selector, labels) {
@@ -38,18 +29,18 @@ func authorization(s *mesh.Snapshot, v translate.View, labels map[string]string,
 		if policy.Namespace != v.Namespace && policy.Namespace != mesh.RootNamespace {
 			continue
 		}
-		into, action := &out.allow, rbacv3.RBAC_ALLOW
+		into, action := &out.Allow, rbacv3.RBAC_ALLOW
 		if spec.Action == mesh.Deny {
 			if len(spec.Rules) == 0 {
 				continue
 			}
-			into, action = &out.deny, rbacv3.RBAC_DENY
+			into, action = &out.Deny, rbacv3.RBAC_DENY
 		}
 		if *into == nil {
 			*into = &rbacv3.RBAC{Action: action, Policies: map[string]*rbacv3.Policy{}}
 		}
 		for i := range spec.Rules {
-			if rule := rbacPolicy(&spec.Rules[i], spec.Action, tcp); rule != nil {
+			if rule := policyOf(&spec.Rules[i], spec.Action, tcp); rule != nil {
 				(*into).Policies[fmt.Sprintf("ns[%s]-policy[%s]-rule[%d]", policy.Namespace, policy.Name, i)] = rule
 			}
 		}
@@ -57,28 +48,9 @@ func authorization(s *mesh.Snapshot, v translate.View, labels map[string]string,
 	return out
 }
 
-func (r rbac) httpFilters() (out []*hcmv3.HttpFilter) {
-	for _, rules := range []*rbacv3.RBAC{r.deny, r.allow} {
-		if rules != nil {
-			config := pack(&httprbacv3.RBAC{Rules: rules})
-			out = append(out, &hcmv3.HttpFilter{Name: httpRBACFilter, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: config}})
-		}
-	}
-	return out
-}
-
-func (r rbac) networkFilters(prefix string) (out []*listenerv3.Filter) {
-	for _, rules := range []*rbacv3.RBAC{r.deny, r.allow} {
-		if rules != nil {
-			out = append(out, networkFilter(networkRBACFilter, &netrbacv3.RBAC{Rules: rules, StatPrefix: prefix}))
-		}
-	}
-	return out
-}
-
-// rbacPolicy is one rule. On a TCP port what only HTTP has cannot be seen: an ALLOW operation that asks for it never
+// policyOf is one rule. On a TCP port what only HTTP has cannot be seen: an ALLOW operation that asks for it never
 // matches, and a DENY operation matches without it; both are the safe side (and Istio's).
-func rbacPolicy(rule *mesh.AuthorizationRule, action mesh.AuthorizationAction, tcp bool) *rbacv3.Policy {
+func policyOf(rule *mesh.AuthorizationRule, action mesh.AuthorizationAction, tcp bool) *rbacv3.Policy {
 	out := &rbacv3.Policy{}
 	for i := range rule.From {
 		out.Principals = append(out.Principals, principal(&rule.From[i]))
@@ -249,4 +221,8 @@ func regex(expression string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{
 		SafeRegex: &matcherv3.RegexMatcher{Regex: expression},
 	}}
+}
+
+func exactly(s string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
 }

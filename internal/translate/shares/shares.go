@@ -1,6 +1,9 @@
-package translate
+package shares
 
-import "github.com/periplus-mesh/periplus/internal/mesh"
+import (
+	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/translate"
+)
 
 // overprovisioning is Envoy's default factor in percent: a level is full while 72 % of its hosts are healthy.
 const overprovisioning = 140
@@ -9,12 +12,12 @@ const overprovisioning = 140
 // nobody to send to. Ejections and load, which only the proxy knows, are not in it.
 type Shares struct {
 	Levels    []float64
-	Endpoints [][]float64 // as Assignment.Levels
+	Endpoints [][]float64 // as translate.Assignment.Levels
 	Panic     []bool      // per level: health is disregarded
 }
 
-// Shares computes what Envoy would (load_balancer_impl.cc), with its integer percentages.
-func (a Assignment) Shares() Shares {
+// Of computes what Envoy would (load_balancer_impl.cc), with its integer percentages.
+func Of(a translate.Assignment) Shares {
 	total, healthy := make([]uint32, len(a.Levels)), make([]uint32, len(a.Levels))
 	for i, level := range a.Levels {
 		total[i] = uint32(len(level))
@@ -111,7 +114,7 @@ func totalPanic(loads, total []uint32) {
 }
 
 // spreadInPanic divides a level's share over all its hosts: neither health nor localities count.
-func spreadInPanic(level []Placed, share float64) []float64 {
+func spreadInPanic(level []translate.Placed, share float64) []float64 {
 	var sum uint64
 	for i := range level {
 		sum += uint64(level[i].Weight)
@@ -124,7 +127,7 @@ func spreadInPanic(level []Placed, share float64) []float64 {
 }
 
 // spread divides a level's share over its localities, by weight and availability, and then over their hosts.
-func spread(level []Placed, share float64) []float64 {
+func spread(level []translate.Placed, share float64) []float64 {
 	type locality struct {
 		total, healthy uint32
 		hostWeight     uint64 // of the hosts that get requests
