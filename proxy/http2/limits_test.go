@@ -140,6 +140,20 @@ func TestWhatHTTP1CannotSayIsRefused(t *testing.T) {
 	}
 }
 
+// No frame makes a connection keep more memory than the least that RFC 9113 asks for.
+func TestALargeFrameIsRefused(t *testing.T) {
+	s := newBench(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), nil).speak(t)
+	s.head.Reset()
+	for _, field := range []hpack.HeaderField{{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "http"}, {Name: ":authority", Value: "a"},
+		{Name: ":path", Value: "/"}, {Name: "x", Value: strings.Repeat("~", 20<<10)}} {
+		_ = s.encode.WriteField(field)
+	}
+	_ = s.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: s.head.Bytes(), EndStream: true, EndHeaders: true})
+	if got := s.answer(t); got != "FRAME_SIZE_ERROR" {
+		t.Error(got)
+	}
+}
+
 // An upstream that gives up while the client does not send is answered at once: not when the client sends again.
 func TestAResetIsAnsweredWhileTheClientIsSilent(t *testing.T) {
 	for _, protocol := range []config.Protocol{config.UpstreamHTTP1, config.UpstreamHTTP2} {

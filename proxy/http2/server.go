@@ -17,6 +17,7 @@ import (
 const (
 	streamWindow     = 64 << 10 // bytes
 	connectionWindow = 1 << 20  // bytes
+	frameSize        = 16 << 10 // bytes; the least that can be said, for a connection keeps a buffer of the largest frame
 	resetBudget      = 500      // streams that a client may abandon on one connection before it is sent away
 )
 
@@ -88,7 +89,7 @@ func (s *session) httpServer() *http.Server {
 		BaseContext: func(net.Listener) context.Context { return s.ctx },
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:      int(min(s.http.MaxConcurrentStreams, 1<<20)),
-			MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
+			MaxReadFrameSize: frameSize, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
 			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, WriteByteTimeout: 30 * time.Second,
 		},
 	}
