@@ -152,7 +152,11 @@ func serveTable(t testing.TB, c Config, services map[string][]netip.AddrPort) (*
 		t.Fatal(err)
 	}
 	g := newGateway(c, func(*table) {})
-	l, at := listen(t)
+	l, err := splice.Listen(loopback(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := l.Address()
 	for _, r := range resources(at, services) {
 		if err := g.tables.apply(update(r)); err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -46,16 +47,15 @@ func newGateway(c Config, changed func(*table)) *gateway {
 }
 
 // accept serves connections until the listener is closed, or its deadline passes. The connections live in ctx.
-func (g *gateway) accept(ctx context.Context, l *net.TCPListener) error {
+func (g *gateway) accept(ctx context.Context, l *splice.Listener) error {
 	retry := acceptRetryMin
 	for {
-		conn, err := l.AcceptTCP()
-		var timeout net.Error
+		conn, err := l.Accept()
 		switch {
 		case err == nil:
 			retry = acceptRetryMin
 			g.admit(ctx, conn)
-		case errors.Is(err, net.ErrClosed), errors.As(err, &timeout) && timeout.Timeout():
+		case errors.Is(err, net.ErrClosed), errors.Is(err, os.ErrDeadlineExceeded):
 			return nil
 		default:
 			g.config.Log.Warn("accept", "err", err, "retry", retry)
@@ -79,8 +79,8 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // admit starts a connection unless it is one too many.
-func (g *gateway) admit(ctx context.Context, conn *net.TCPConn) {
-	source := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+func (g *gateway) admit(ctx context.Context, conn *splice.Socket) {
+	source := conn.Remote().Addr()
 	if reason := g.enter(source); reason != "" {
 		g.reject(conn, reason)
 		return
@@ -136,13 +136,13 @@ func (g *gateway) allowed(source netip.Addr) bool {
 	return len(g.config.Sources) == 0
 }
 
-func (g *gateway) reject(conn *net.TCPConn, reason string) {
+func (g *gateway) reject(conn *splice.Socket, reason string) {
 	g.metrics.rejected[reason].Inc()
 	_ = conn.Close()
 }
 
 // handle passes a connection on until it ends, or returns why it cannot.
-func (g *gateway) handle(ctx context.Context, client *net.TCPConn) (rejected string) {
+func (g *gateway) handle(ctx context.Context, client *splice.Socket) (rejected string) {
 	t := g.tables.latest.Load()
 	hello, peeked, reason := g.peek(ctx, client, t)
 	if reason != "" {
@@ -172,7 +172,7 @@ func (g *gateway) handle(ctx context.Context, client *net.TCPConn) (rejected str
 }
 
 // peek is bounded in time and ends with ctx.
-func (g *gateway) peek(ctx context.Context, client *net.TCPConn, t *table) (hello sni.Hello, peeked []byte, rejected string) {
+func (g *gateway) peek(ctx context.Context, client *splice.Socket, t *table) (hello sni.Hello, peeked []byte, rejected string) {
 	timeout := g.config.HelloTimeout
 	if t.helloTimeout > 0 {
 		timeout = min(timeout, t.helloTimeout)

@@ -3,7 +3,6 @@ package eastwest
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/netip"
 	"time"
 
@@ -89,7 +88,7 @@ func (r *runner) serve(ctx, rest context.Context) error {
 		return nil
 	}
 	address := netip.AddrPortFrom(r.config.Bind, r.config.Port)
-	listener, err := splice.Listen(rest, address)
+	listener, err := splice.Listen(address)
 	if err != nil {
 		return fmt.Errorf("gateway listener: %w", err)
 	}
@@ -139,7 +138,7 @@ func (r *runner) awaitTable(ctx, rest context.Context) bool {
 }
 
 // drain returns when the last connection has ended, or when DrainTime is over.
-func (r *runner) drain(rest context.Context, l *net.TCPListener, accepted <-chan error) {
+func (r *runner) drain(rest context.Context, l *splice.Listener, accepted <-chan error) {
 	deadline := time.Now().Add(r.config.DrainTime)
 	r.config.Log.Info("draining", "connections", r.gateway.metrics.active.Load(), "until", deadline)
 	r.state.Set(draining)

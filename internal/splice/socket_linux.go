@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is the connecting end of a TCP connection, in place of *net.TCPConn: it asks the kernel neither for its
-// addresses nor for options that the caller did not want, and it connects and sends in one step. For connections
-// that live for a few packets those calls are a good part of the cost.
+// Socket is an end of a TCP connection, in place of *net.TCPConn: it asks the kernel neither for its addresses nor for
+// options that the caller did not want or that a listener's connections inherit, and it connects and sends in one step.
+// For connections that live for a few packets those calls are a good part of the cost.
 type Socket struct {
 	*os.File
 	remote netip.AddrPort
@@ -43,16 +43,10 @@ func Connect(ctx context.Context, to netip.AddrPort, deadline time.Time, first [
 
 // connecting is a socket on its way.
 func connecting(to netip.AddrPort) (fd int, err error) {
-	ip := to.Addr().Unmap()
-	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: int(to.Port()), Addr: ip.As16()})
-	if ip.Is4() {
-		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: ip.As4()}
-	}
-	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	fd, address, err := open(to)
 	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
+		return -1, err
 	}
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 	if err := unix.Connect(fd, address); err != nil && err != unix.EINPROGRESS && err != unix.EINTR {
 		_ = unix.Close(fd)
 		return -1, os.NewSyscallError("connect", err)
@@ -60,7 +54,25 @@ func connecting(to netip.AddrPort) (fd int, err error) {
 	return fd, nil
 }
 
-// RemoteAddr is the address that was connected to.
+// open makes a socket without delay (TCP_NODELAY) of the family of an address, which it returns in the kernel's form.
+func open(at netip.AddrPort) (fd int, address unix.Sockaddr, err error) {
+	ip, family := at.Addr().Unmap(), unix.AF_INET6
+	address = &unix.SockaddrInet6{Port: int(at.Port()), Addr: ip.As16()}
+	if ip.Is4() {
+		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: int(at.Port()), Addr: ip.As4()}
+	}
+	fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return -1, nil, os.NewSyscallError("socket", err)
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	return fd, address, nil
+}
+
+// Remote is the address of the other end, an IPv4 one as such.
+func (s *Socket) Remote() netip.AddrPort { return s.remote }
+
+// RemoteAddr is Remote as package net has it.
 func (s *Socket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.remote) }
 
 // LocalAddr is nil: nobody asked for it.
@@ -80,22 +92,6 @@ func (s *Socket) SetLinger(seconds int) error {
 
 // KeepAlive has the kernel probe a peer that is silent, as package net does by default: after 15 s, every 15 s, 9 times.
 func (s *Socket) KeepAlive() error { return s.control(keepAlive) }
-
-// Listen returns a listener whose connections have what package net would ask for, one by one: they inherit it.
-func Listen(ctx context.Context, at netip.AddrPort) (*net.TCPListener, error) {
-	config := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) (err error) {
-		if controlErr := c.Control(func(fd uintptr) { err = keepAlive(int(fd)) }); controlErr != nil {
-			return controlErr
-		}
-		return err
-	}}
-	config.SetMultipathTCP(false) // a gateway behind one address has no other path, and splice(2) no such socket
-	l, err := config.Listen(ctx, "tcp", at.String())
-	if err != nil {
-		return nil, err
-	}
-	return l.(*net.TCPListener), nil
-}
 
 func keepAlive(fd int) error {
 	for option, value := range map[int]int{unix.TCP_KEEPIDLE: 15, unix.TCP_KEEPINTVL: 15, unix.TCP_KEEPCNT: 9} {

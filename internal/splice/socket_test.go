@@ -14,9 +14,9 @@ import (
 
 func soon() time.Time { return time.Now().Add(10 * time.Second) }
 
-func listenHere(t *testing.T, at string) *net.TCPListener {
+func listenHere(t *testing.T, at string) *Listener {
 	t.Helper()
-	l, err := Listen(t.Context(), netip.MustParseAddrPort(at))
+	l, err := Listen(netip.MustParseAddrPort(at))
 	if err != nil {
 		t.Skip(at, err) // no IPv6
 	}
@@ -29,7 +29,7 @@ func TestSocketCarries(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
 		t.Run(at, func(t *testing.T) {
 			l := listenHere(t, at)
-			to := l.Addr().(*net.TCPAddr).AddrPort()
+			to := l.Address()
 			conn, n, err := Connect(t.Context(), to, soon(), []byte("hello "))
 			if err != nil || n != 6 || conn.RemoteAddr().String() != to.String() {
 				t.Fatal(n, err)
@@ -67,7 +67,7 @@ func TestSocketCarries(t *testing.T) {
 // A reset of the client is a reset of the upstream, not an end.
 func TestSocketPassesAReset(t *testing.T) {
 	l := listenHere(t, "127.0.0.1:0")
-	conn, _, err := Connect(t.Context(), l.Addr().(*net.TCPAddr).AddrPort(), soon(), []byte("x"))
+	conn, _, err := Connect(t.Context(), l.Address(), soon(), []byte("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestSocketPassesAReset(t *testing.T) {
 // What was not reached was sent nothing, and the caller may try another.
 func TestConnectFails(t *testing.T) {
 	l := listenHere(t, "127.0.0.1:0")
-	refusing := l.Addr().(*net.TCPAddr).AddrPort()
+	refusing := l.Address()
 	l.Close()
 	if _, n, err := Connect(t.Context(), refusing, soon(), []byte("x")); n != 0 || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("refused: %d, %v", n, err)
@@ -126,15 +126,15 @@ func fullBacklog(t *testing.T) netip.AddrPort {
 	return at
 }
 
-// Connections of a listener inherit its keep-alive; those that connect get it when they are told.
-func TestKeepAlive(t *testing.T) {
+// Connections of a listener inherit its options; those that connect get keep-alive when they are told.
+func TestOptions(t *testing.T) {
 	l := listenHere(t, "127.0.0.1:0")
-	conn, _, err := Connect(t.Context(), l.Addr().(*net.TCPAddr).AddrPort(), soon(), []byte("x"))
+	conn, _, err := Connect(t.Context(), l.Address(), soon(), []byte("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	accepted, _ := l.AcceptTCP()
+	accepted, _ := l.Accept()
 	defer accepted.Close()
 	if err := conn.KeepAlive(); err != nil {
 		t.Fatal(err)
@@ -144,9 +144,57 @@ func TestKeepAlive(t *testing.T) {
 		_ = raw.Control(func(fd uintptr) {
 			on, _ := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
 			idle, _ := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE)
-			if on != 1 || idle != 15 {
-				t.Errorf("%s: keep-alive %d, idle %d", name, on, idle)
+			noDelay, _ := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
+			if on != 1 || idle != 15 || noDelay != 1 {
+				t.Errorf("%s: keep-alive %d, idle %d, no delay %d", name, on, idle, noDelay)
 			}
 		})
 	}
+}
+
+func TestListener(t *testing.T) {
+	l := listenHere(t, "127.0.0.1:0")
+	if _, err := Listen(l.Address()); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("the same address again: %v", err)
+	}
+	client, err := net.Dial("tcp", l.Address().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := l.Accept()
+	if err != nil || accepted.Remote().String() != client.LocalAddr().String() {
+		t.Fatalf("accepted %v from %v, want %v", err, accepted.Remote(), client.LocalAddr())
+	}
+	defer accepted.Close()
+	_ = accepted.SetReadDeadline(time.Now().Add(-time.Second))
+	if _, err := accepted.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read after the deadline: %v", err)
+	}
+	_ = l.SetDeadline(time.Now().Add(10 * time.Millisecond))
+	if _, err := l.Accept(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("accept after the deadline: %v", err)
+	}
+	_ = l.SetDeadline(time.Time{})
+	ended := make(chan error, 1)
+	go func() { _, err := l.Accept(); ended <- err }()
+	time.AfterFunc(10*time.Millisecond, func() { _ = l.Close() })
+	if err := <-ended; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("accept of a listener that is closed: %v", err)
+	}
+}
+
+// "::" takes both families, an IPv4 client under its own address.
+func TestListenerTakesBothFamilies(t *testing.T) {
+	l := listenHere(t, "[::]:0")
+	client, err := net.Dial("tcp", netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), l.Address().Port()).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	accepted, err := l.Accept()
+	if err != nil || accepted.Remote().String() != client.LocalAddr().String() {
+		t.Fatalf("%v %v", accepted, err)
+	}
+	accepted.Close()
 }

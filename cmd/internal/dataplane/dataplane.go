@@ -157,7 +157,7 @@ func EastWest() *cobra.Command {
 	flags.StringVar(&config.Name, "name", "", "name of the gateway, unique in its cluster (required)")
 	flags.StringVar(&bind, "bind", "127.0.0.1", "address to listen on, and by which other networks reach it")
 	flags.Uint16Var(&config.Port, "port", 15443, "port to listen on")
-	flags.IntVar(&config.MaxConnections, "max-connections", 0, "most connections at once; 0: 65536")
+	flags.IntVar(&config.MaxConnections, "max-connections", 0, "most connections at once; 0: 20000, or as many as the limit of open files allows")
 	proxyPlane(command, planeFlags{
 		&config.Cluster, &config.Network, &config.Region, &config.Zone, &config.WorkloadSocket, &config.Agent, &config.Controllers,
 		&config.ControlPlane, &config.DataDir, &admin, &config.DrainTime,
