@@ -151,22 +151,32 @@ func (v View) paint(colour, text string) string {
 	return colour + text + plain
 }
 
-// down names what does not run, in as many lines as that takes.
+// maxDown is how many lines name what does not run.
+const maxDown = 3
+
+// down names what does not run, and counts what there is no room for.
 func (v View) down(report Report, columns int) (lines []string) {
-	text := "Down:"
+	text, more := "Down:", 0
 	for _, p := range report.Processes {
 		if p.State == Running {
 			continue
 		}
 		name := " " + p.Name + " (" + string(p.State) + ")"
-		if len(text)+len(name) > columns {
+		if more == 0 && len(text)+len(name) > columns {
 			lines = append(lines, v.paint(yellow, text))
 			text = "     "
 		}
+		if len(lines) == maxDown {
+			more++
+			continue
+		}
 		text += name
 	}
-	if text == "Down:" {
+	switch {
+	case text == "Down:":
 		return nil
+	case more > 0:
+		text += fmt.Sprintf(" and %d more", more)
 	}
 	return append(lines, v.paint(yellow, text), "")
 }

@@ -92,6 +92,18 @@ func TestDownNamesAll(t *testing.T) {
 	}
 }
 
+func TestDownCountsTheRest(t *testing.T) {
+	report := Report{Processes: make([]Status, 10)}
+	for i := range report.Processes {
+		report.Processes[i] = Status{Name: "p", State: Failed}
+	}
+	got := (View{}).down(report, 18)
+	want := []string{"Down: p (failed)", "      p (failed)", "      p (failed)", "      and 7 more", ""}
+	if strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // What is suggested is a command that works: it names the folder unless it is the usual one.
 func TestHintsNameTheFolder(t *testing.T) {
 	p := plan(t, Options{Dir: "/tmp/elsewhere"})

@@ -45,6 +45,9 @@ cluster's own proxies.`,
 			if err != nil {
 				return err
 			}
+			if err := process.Socket("workload-socket", config.WorkloadSocket); err != nil {
+				return err
+			}
 			if config.JoinToken, err = readToken(tokenFile, config.DataDir); err != nil {
 				return cli.Exit(cli.ExitData, err)
 			}

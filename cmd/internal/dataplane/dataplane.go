@@ -41,6 +41,9 @@ func Sidecar() *cobra.Command {
 			if config.Labels, err = ParseLabels(labels); err != nil {
 				return cli.Exit(cli.ExitUsage, err)
 			}
+			if err := process.Socket("workload-socket", config.WorkloadSocket); err != nil {
+				return err
+			}
 			if config.AdminListener, err = process.Listen("admin-address", admin); err != nil {
 				return err
 			}
@@ -144,6 +147,9 @@ func EastWest() *cobra.Command {
 			}
 			if config.Bind, err = netip.ParseAddr(bind); err != nil {
 				return cli.Exit(cli.ExitUsage, fmt.Errorf("--bind: %w", err))
+			}
+			if err := process.Socket("workload-socket", config.WorkloadSocket); err != nil {
+				return err
 			}
 			if config.AdminListener, err = process.Listen("admin-address", admin); err != nil {
 				return err

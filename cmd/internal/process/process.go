@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,6 +67,14 @@ func Listen(flag, address string) (net.Listener, error) {
 		return nil, fmt.Errorf("--%s %s: %w", flag, address, err)
 	}
 	return listener, nil
+}
+
+// Socket refuses what is no address of a Unix socket, as [cli.ExitUsage].
+func Socket(flag, address string) error {
+	if !strings.HasPrefix(address, "unix:///") {
+		return cli.Exit(cli.ExitUsage, fmt.Errorf("--%s %q: want unix:///path", flag, address))
+	}
+	return nil
 }
 
 // ListenAll opens several; flags and addresses alternate. After an error none is open.

@@ -28,3 +28,16 @@ func TestWrongNamesMakeNothing(t *testing.T) {
 		}
 	}
 }
+
+// What others are told is never an address that only means something here.
+func TestAdvertised(t *testing.T) {
+	for _, c := range []struct{ given, listen, peer, want string }{
+		{"", "10.0.0.1:15012", "", "10.0.0.1:15012"}, {"g1.test:1", ":15012", "g1.test:2", "g1.test:1"}, {"", ":15012", "g1.test:2", "g1.test:2"},
+		{"", ":15012", "", ""}, {"", "0.0.0.0:15012", "", ""}, {"", "[::]:15012", "", ""}, {"", "nowhere", "", ""}, {"", "g1.test:15012", "", "g1.test:15012"},
+	} {
+		got, err := advertised("mesh", c.given, c.listen, c.peer)
+		if got != c.want || (err == nil) != (c.want != "") {
+			t.Errorf("%+v: %q, %v", c, got, err)
+		}
+	}
+}

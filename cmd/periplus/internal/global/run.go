@@ -1,7 +1,10 @@
 package global
 
 import (
+	"cmp"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -29,6 +32,13 @@ func run() *cobra.Command {
 			if config.Peers, err = parsePeers(peers); err != nil {
 				return cli.Exit(cli.ExitUsage, err)
 			}
+			own := peerOf(config.Peers, config.ID)
+			if config.MeshAdvertise, err = advertised("mesh", meshAdvertise, mesh, own.MeshAddress); err == nil {
+				config.RaftAdvertise, err = advertised("raft", raftAdvertise, raft, own.RaftAddress)
+			}
+			if err != nil {
+				return cli.Exit(cli.ExitUsage, err)
+			}
 			if config.PKI, err = pki.Load(keys); err != nil {
 				return cli.Exit(cli.ExitData, err)
 			}
@@ -40,7 +50,6 @@ func run() *cobra.Command {
 				return err
 			}
 			config.MeshListener, config.RaftListener, config.AdminListener, config.DashboardListener = listeners[0], listeners[1], listeners[2], listeners[3]
-			config.MeshAdvertise, config.RaftAdvertise = or(meshAdvertise, mesh), or(raftAdvertise, raft)
 			config.Log, config.Metrics, config.Dashboard = log, process.Registry(), dashboard.Handler()
 			return process.Interrupted(c.Context(), global.Run(c.Context(), config))
 		},
@@ -52,9 +61,9 @@ func run() *cobra.Command {
 	flags.StringVar(&config.DataDir, "data-dir", "/var/lib/periplus/global", "folder for the raft log and snapshots")
 	flags.StringVar(&keys, "pki", "", "folder with this replica's keys, from 'global init' (required)")
 	flags.StringVar(&mesh, "mesh-address", ":15012", "where agents, proxies and replicas connect")
-	flags.StringVar(&meshAdvertise, "mesh-advertise", "", "host:port by which others reach --mesh-address (default: the same)")
+	flags.StringVar(&meshAdvertise, "mesh-advertise", "", "host:port by which others reach --mesh-address (default: that of --peer, or the same)")
 	flags.StringVar(&raft, "raft-address", ":15013", "where replicas exchange the log")
-	flags.StringVar(&raftAdvertise, "raft-advertise", "", "host:port by which others reach --raft-address (default: the same)")
+	flags.StringVar(&raftAdvertise, "raft-advertise", "", "host:port by which others reach --raft-address (default: that of --peer, or the same)")
 	flags.StringVar(&admin, "admin-address", ":15014", "where operators connect")
 	flags.StringVar(&board, "dashboard-address", "127.0.0.1:8080", "where the read-only dashboard and /metrics are served, without TLS; '' for none")
 	flags.StringArrayVar(&peers, "peer", nil, "first members, this one included: ID=RAFT-ADDRESS=MESH-ADDRESS (repeatable)")
@@ -65,11 +74,29 @@ func run() *cobra.Command {
 	return command
 }
 
-func or(a, b string) string {
-	if a != "" {
-		return a
+func peerOf(peers []global.Peer, id string) global.Peer {
+	for _, p := range peers {
+		if p.ID == id {
+			return p
+		}
 	}
-	return b
+	return global.Peer{}
+}
+
+// advertised is what others are told: what the flag says, what --peer says of this replica, or where it listens, if
+// that is an address that others can connect to.
+func advertised(which, given, listen, peer string) (string, error) {
+	if address := cmp.Or(given, peer); address != "" {
+		return address, nil
+	}
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "", fmt.Errorf("--%s-address %q: want HOST:PORT, or :PORT for all addresses", which, listen)
+	}
+	if ip, err := netip.ParseAddr(host); host == "" || err == nil && ip.IsUnspecified() {
+		return "", fmt.Errorf("--%s-advertise is needed: others cannot connect to %s", which, listen)
+	}
+	return listen, nil
 }
 
 func parsePeers(flags []string) (out []global.Peer, err error) {

@@ -46,6 +46,9 @@ certificate_providers.`, trust.FileSVID, trust.FileKey, trust.FileBundle, trust.
 		if watch && dir == "" {
 			return cli.Exit(cli.ExitUsage, fmt.Errorf("--watch keeps files fresh: say where with --write"))
 		}
+		if err := process.Socket("workload-socket", socket); err != nil {
+			return err
+		}
 		domain, err := spiffeid.TrustDomainFromString(plane)
 		if err != nil {
 			return cli.Exit(cli.ExitUsage, fmt.Errorf("--control-plane: %w", err))
@@ -60,8 +63,11 @@ certificate_providers.`, trust.FileSVID, trust.FileKey, trust.FileBundle, trust.
 		late := time.AfterFunc(cmp.Or(timeout, math.MaxInt64), func() { stop(errNoIdentity) })
 		source, err := trust.WatchAs(ctx, socket, path, log)
 		late.Stop()
+		if err != nil && errors.Is(context.Cause(ctx), errNoIdentity) {
+			return cli.Exit(cli.ExitTempFail, fmt.Errorf("no identity within %v: is %s the right socket, and is there a registration entry for this process?\n%w", timeout, socket, err))
+		}
 		if err != nil {
-			return errors.Join(err, context.Cause(ctx))
+			return err
 		}
 		defer source.Close()
 		written := func(m *trust.Material) {
@@ -91,4 +97,4 @@ certificate_providers.`, trust.FileSVID, trust.FileKey, trust.FileBundle, trust.
 }
 
 // errNoIdentity is the end of --timeout.
-var errNoIdentity = cli.Exit(cli.ExitTempFail, errors.New("no identity in time: is there a registration entry for this process?"))
+var errNoIdentity = errors.New("no identity in time")

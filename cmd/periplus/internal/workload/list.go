@@ -2,7 +2,6 @@ package workload
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -32,7 +31,7 @@ func list() *cobra.Command {
 		root := f.root()
 		response, err := client.Get(ctx, root, clientv3.WithPrefix(), clientv3.WithSort(clientv3.SortByKey, clientv3.SortAscend))
 		if err != nil {
-			return cli.Exit(cli.ExitTempFail, fmt.Errorf("etcd: %w", err))
+			return f.failed(err)
 		}
 		var rows []listed
 		for _, kv := range response.Kvs {

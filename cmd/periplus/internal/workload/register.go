@@ -124,7 +124,7 @@ func (r *registration) write(c *cobra.Command, client *clientv3.Client, name etc
 		_, err = client.Put(ctx, r.root()+name.Path(), string(value), clientv3.WithLease(lease.ID))
 	}
 	if err != nil {
-		return cli.Exit(cli.ExitTempFail, fmt.Errorf("etcd: %w", err))
+		return r.failed(err)
 	}
 	fmt.Fprintf(c.OutOrStdout(), "workload/%s registered for %s\n", name.Workload, time.Duration(lease.TTL)*time.Second)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ type registryFlags struct {
 
 func (f *registryFlags) add(command *cobra.Command, needsCluster bool) {
 	etcdflags.Add(command.Flags(), &f.connection)
-	command.Flags().StringVar(&f.cluster, "cluster", "", "name of the cluster, as it is registered")
+	command.Flags().StringVar(&f.cluster, "cluster", "", "name of the cluster, as it is registered (required)")
 	command.MarkFlagRequired("etcd")
 	if needsCluster {
 		command.MarkFlagRequired("cluster")
@@ -54,9 +55,17 @@ func (f *registryFlags) connect(ctx context.Context) (*clientv3.Client, error) {
 	case err == nil:
 		return client, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, cli.Exit(cli.ExitTempFail, err)
+		return nil, f.failed(err)
 	}
 	return nil, cli.Exit(cli.ExitUsage, err)
+}
+
+// failed is an error of etcd, with the addresses that were asked.
+func (f *registryFlags) failed(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no answer within %v: does it run, and are these its addresses?", registryTimeout)
+	}
+	return cli.Exit(cli.ExitTempFail, fmt.Errorf("etcd %s: %w", strings.Join(f.connection.Endpoints, ","), err))
 }
 
 func (f *registryFlags) root() string {
@@ -92,7 +101,7 @@ func deregister() *cobra.Command {
 			if errors.Is(err, os.ErrNotExist) {
 				return cli.Exit(cli.ExitData, fmt.Errorf("workload %q of %s is not registered: 'periplus workload list' lists those that are", args[0], of))
 			}
-			return cli.Exit(cli.ExitTempFail, err)
+			return f.failed(err)
 		}
 		fmt.Fprintf(c.OutOrStdout(), "workload/%s deregistered\n", args[0])
 		return nil
