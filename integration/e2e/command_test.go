@@ -40,6 +40,8 @@ func TestCommands(t *testing.T) {
 		{[]string{"cluster", "list", "-o", "xml"}, 64, []string{"xml"}},
 		{[]string{"cluster", "register"}, 64, []string{"Usage"}},
 		{[]string{"policy", "get", "virtualservice", "none", "-n", "shop"}, 65, []string{"not found"}},
+		{[]string{"proxy-status"}, 0, []string{"catalog-eu-west-a", "SYNCED", "controller-"}},
+		{[]string{"nonsense"}, 64, []string{"unknown command"}},
 		{[]string{"dashboard"}, 0, []string{"http://" + prefix + "."}},
 		{[]string{"version"}, 0, []string{"periplus"}},
 	} {

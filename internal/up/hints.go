@@ -53,9 +53,15 @@ func (v View) hints(plan *Plan, columns int) []string {
 	if alias := plan.alias(); alias != "" {
 		lines = append(lines, "  "+alias)
 	}
-	for _, h := range plan.tries() {
+	tries, longest := plan.tries(), 0
+	for _, h := range tries {
+		if h.does != "" {
+			longest = max(longest, len(h.command))
+		}
+	}
+	for _, h := range tries {
 		text := "  " + h.command
-		if full := fmt.Sprintf("%-41s # %s", text, h.does); h.does != "" && len(full) <= columns {
+		if full := fmt.Sprintf("  %-*s  # %s", longest, h.command, h.does); h.does != "" && len(full) <= columns {
 			text = full
 		}
 		lines = append(lines, text)
