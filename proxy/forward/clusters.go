@@ -179,7 +179,7 @@ func (c *Clusters) clientTLS(t *config.UpstreamTLS) (*tls.Config, error) {
 	}
 	out := trust.ClientConfig(c.config.Source, authorize)
 	out.ServerName, out.NextProtos = t.SNI, t.ALPN
-	out.ClientSessionCache = tls.NewLRUClientSessionCache(32)
+	out.ClientSessionCache = trust.SessionCache(c.config.Source, 32)
 	return out, nil
 }
 
