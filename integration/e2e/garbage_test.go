@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/up"
 	"github.com/periplus-mesh/periplus/trust"
 )
 
@@ -73,7 +74,7 @@ func (m *mesh) state(t *testing.T) string {
 func unharmed(t *testing.T, attack func()) {
 	t.Helper()
 	running.withoutRetries(t, "catalog")
-	before, state, began := running.pids(t), running.state(t), time.Now()
+	before, state, logged, began := running.pids(t), running.state(t), running.logSizes(t), time.Now()
 	l := startLoad(t, running.outbound(visitorA), "catalog.shop")
 	attack()
 	time.Sleep(500 * time.Millisecond)
@@ -81,9 +82,39 @@ func unharmed(t *testing.T, attack func()) {
 	if got := running.state(t); got != state {
 		t.Errorf("the state changed:\n%s\nbefore:\n%s\nwhat the processes said of it:\n%s", got, state, running.said(began, "application|workload|announce|agent connected|reporting|election"))
 	}
+	running.noPanics(t, logged)
 	for name, pid := range running.pids(t) {
 		if pid != before[name] || pid == 0 {
 			t.Errorf("%s runs as %d, before as %d", name, pid, before[name])
+		}
+	}
+}
+
+func (m *mesh) logPath(p up.Process) string { return filepath.Join(m.plan.Dir, "logs", p.Name+".log") }
+
+func (m *mesh) logSizes(t *testing.T) map[string]int64 {
+	t.Helper()
+	out := map[string]int64{}
+	for _, p := range m.plan.Processes {
+		info, err := os.Stat(m.logPath(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[p.Name] = info.Size()
+	}
+	return out
+}
+
+// noPanics wants that no log has a panic beyond the size it had: one that is recovered from ends no process.
+func (m *mesh) noPanics(t *testing.T, from map[string]int64) {
+	t.Helper()
+	for _, p := range m.plan.Processes {
+		data, err := os.ReadFile(m.logPath(p))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at := regexp.MustCompile(`panic serving|panic: |goroutine \d+ \[`).FindIndex(data[from[p.Name]:]); at != nil {
+			t.Errorf("%s: a panic: %.2000s", p.Name, data[from[p.Name]:][at[0]:])
 		}
 	}
 }
@@ -93,7 +124,7 @@ func (m *mesh) said(since time.Time, pattern string) string {
 	var out strings.Builder
 	want, from := regexp.MustCompile(pattern), "time="+since.UTC().Format("2006-01-02T15:04:05.000Z")
 	for _, p := range m.plan.Processes {
-		data, err := os.ReadFile(filepath.Join(m.plan.Dir, "logs", p.Name+".log"))
+		data, err := os.ReadFile(m.logPath(p))
 		if err != nil {
 			continue
 		}

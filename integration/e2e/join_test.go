@@ -46,6 +46,7 @@ func spawn(t *testing.T, path string, args ...string) (*exec.Cmd, *output) {
 	}
 	command, out := exec.Command(path, args...), new(output)
 	command.Stdout, command.Stderr = out, out
+	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a test that is killed takes it along
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}

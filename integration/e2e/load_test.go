@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -20,8 +21,9 @@ type result struct {
 	err        error
 }
 
-// load sends 200 requests a second, open loop, until it is ended.
+// load sends requests at a steady rate, open loop, until it is ended.
 type load struct {
+	t      *testing.T
 	cancel context.CancelFunc
 	ended  chan struct{}
 	mu     sync.Mutex
@@ -32,25 +34,35 @@ const loadRate = 200
 
 func startLoad(t *testing.T, proxy, service string) *load {
 	t.Helper()
+	return startLoadAt(t, proxy, service, loadRate)
+}
+
+// startLoadAt is startLoad at another rate: shares within 2 points take thousands of requests.
+func startLoadAt(t *testing.T, proxy, service string, rate int) *load {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &load{cancel: cancel, ended: make(chan struct{})}
+	l := &load{t: t, cancel: cancel, ended: make(chan struct{})}
 	client := demo.NewClient(proxy)
-	go l.run(ctx, client, service)
+	go l.run(ctx, client, service, rate)
 	t.Cleanup(func() { l.stop(); client.CloseIdleConnections() })
 	return l
 }
 
-func (l *load) run(ctx context.Context, client *http.Client, service string) {
+// run sends the nth request n intervals after the start. One that is late, because this process did not get the
+// processor, is sent at once and not left out.
+func (l *load) run(ctx context.Context, client *http.Client, service string, rate int) {
 	defer close(l.ended)
 	var requests sync.WaitGroup
 	defer requests.Wait()
-	tick := time.NewTicker(time.Second / loadRate)
-	defer tick.Stop()
-	for {
+	began := time.Now()
+	for n := 0; ; n++ {
 		select {
 		case <-ctx.Done():
+			if due := int(time.Since(began).Seconds() * float64(rate)); n < due*9/10 {
+				l.t.Errorf("the load fell behind: it sent %d requests of %d", n, due)
+			}
 			return
-		case <-tick.C:
+		case <-time.After(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(rate)))):
 		}
 		requests.Go(func() {
 			r := result{sent: time.Now()}
@@ -86,6 +98,19 @@ func since(results []result, from time.Time) []result {
 	return results[i:]
 }
 
+// before returns the results sent before a time.
+func before(results []result, to time.Time) []result {
+	return results[:len(results)-len(since(results, to))]
+}
+
+// last returns the results sent in the last d of the load.
+func last(results []result, d time.Duration) []result {
+	if len(results) == 0 {
+		return nil
+	}
+	return since(results, results[len(results)-1].sent.Add(-d))
+}
+
 func noneFailed(t *testing.T, results []result) {
 	t.Helper()
 	bad := failed(results)
@@ -94,7 +119,9 @@ func noneFailed(t *testing.T, results []result) {
 	}
 	t.Logf("%d of %d requests failed", len(bad), len(results))
 	if len(bad) > 0 {
-		t.Errorf("%d of %d requests failed; first %v after the start: %v", len(bad), len(results), bad[0].sent.Sub(results[0].sent), bad[0].err)
+		first, last := bad[0], bad[len(bad)-1]
+		t.Errorf("%d of %d requests failed; first %v after the start, answered %v later: %v; last %v after the start, answered %v later: %v", len(bad), len(results),
+			first.sent.Sub(results[0].sent), first.done.Sub(first.sent), first.err, last.sent.Sub(results[0].sent), last.done.Sub(last.sent), last.err)
 	}
 }
 
@@ -115,6 +142,28 @@ func shares(results []result, of func(*demo.Hop) string) map[string]float64 {
 
 func zone(h *demo.Hop) string   { return h.Zone }
 func region(h *demo.Hop) string { return h.Region }
+
+// near wants each share within 2 points of what it should be, and no others.
+func near(t *testing.T, results []result, of func(*demo.Hop) string, want map[string]float64) {
+	t.Helper()
+	nearBy(t, results, of, want, 0.02)
+}
+
+func nearBy(t *testing.T, results []result, of func(*demo.Hop) string, want map[string]float64, tolerance float64) {
+	t.Helper()
+	got := shares(results, of)
+	t.Logf("shares of %d requests: %v", len(results), got)
+	for key := range got {
+		if _, ok := want[key]; !ok {
+			t.Errorf("%s got %.3f of the requests, want none", key, got[key])
+		}
+	}
+	for key, share := range want {
+		if math.Abs(got[key]-share) > tolerance {
+			t.Errorf("%s got %.3f of the requests, want %.2f within %.2f", key, got[key], share, tolerance)
+		}
+	}
+}
 
 // ask sends one request and says what came.
 func ask(t *testing.T, proxy, service, path string, change func(*http.Request)) (int, string, http.Header) {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,6 +60,11 @@ func runWithMesh(m *testing.M) (code int, err error) {
 	if err := install(binary); err != nil {
 		return 1, err
 	}
+	release, err := guard(binary, filepath.Join(dir, "mesh"), dir)
+	if err != nil {
+		return 1, err
+	}
+	defer release()
 	if running, err = start(filepath.Join(dir, "mesh"), binary); err != nil {
 		return 1, err
 	}
@@ -74,6 +80,19 @@ func runWithMesh(m *testing.M) (code int, err error) {
 		err = errors.Join(err, leftovers(dir))
 	}()
 	return m.Run(), nil
+}
+
+// guard ends the mesh that a folder may have, and removes root, once this process is gone, however it ends: a panic, a
+// timeout of the tests or a kill runs no deferred function. release does it now.
+func guard(binary, mesh, root string) (release func(), err error) {
+	// It lives in a session of its own, so that Ctrl-C does not reach it, and reads until its input has no writer left.
+	command := exec.Command("sh", "-c", `cat; "$0" down --dir "$1"; rm -rf "$2"`, binary, mesh, root)
+	command.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	input, err := command.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	return func() { input.Close(); command.Wait() }, command.Start()
 }
 
 // install builds the binary, or takes the one of PERIPLUS_E2E_BINARY.
@@ -95,7 +114,11 @@ func start(dir, binary string) (*mesh, error) {
 	if err != nil {
 		return nil, fmt.Errorf("up: %w\n%s", err, output)
 	}
-	fmt.Printf("the mesh was ready after %.1f s\n", time.Since(began).Seconds())
+	took := time.Since(began)
+	fmt.Printf("the mesh was ready after %.1f s\n", took.Seconds())
+	if took > time.Minute {
+		return nil, fmt.Errorf("up took %v, want at most a minute", took)
+	}
 	plan, err := up.NewPlan(up.Options{Dir: dir, Prefix: prefix, Executable: binary})
 	if err != nil {
 		return nil, err
@@ -166,8 +189,11 @@ func (m *mesh) restore(t *testing.T, name string) {
 	}
 }
 
+// pages asks processes for pages that they always answer at once.
+var pages = http.Client{Timeout: 5 * time.Second}
+
 func get(url string) error {
-	response, err := http.Get(url)
+	response, err := pages.Get(url)
 	if err != nil {
 		return err
 	}
@@ -180,7 +206,7 @@ func get(url string) error {
 
 func read(t *testing.T, url string) string {
 	t.Helper()
-	response, err := http.Get(url)
+	response, err := pages.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,18 +218,23 @@ func read(t *testing.T, url string) string {
 	return string(data)
 }
 
-// within tries until it works, and fails the test after the limit. It returns how long it took.
+// within tries until it works, and fails the test if that took longer than the limit. It returns how long it took.
 func within(t *testing.T, limit time.Duration, what string, try func() error) time.Duration {
 	t.Helper()
-	began := time.Now()
+	return withinOf(t, time.Now(), limit, what, try)
+}
+
+// withinOf is within, from a time on that has passed already.
+func withinOf(t *testing.T, began time.Time, limit time.Duration, what string, try func() error) time.Duration {
+	t.Helper()
 	for {
 		err := try()
 		took := time.Since(began)
+		if took > limit {
+			t.Fatalf("%s: not within %v but %v: %v", what, limit, took, err)
+		}
 		if err == nil {
 			return took
-		}
-		if took > limit {
-			t.Fatalf("%s: not within %v: %v", what, limit, err)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -219,11 +250,15 @@ func (m *mesh) admin(name string) string {
 	panic("no process " + name)
 }
 
-// outbound is host:port of a sidecar's outbound listener.
-func (m *mesh) outbound(sidecar string) string {
-	host, _, _ := strings.Cut(strings.TrimPrefix(m.admin(sidecar), "http://"), ":")
-	return host + ":15001"
+// host is the address of a proxy.
+func (m *mesh) host(proxy string) string {
+	host, _, _ := strings.Cut(strings.TrimPrefix(m.admin(proxy), "http://"), ":")
+	return host
 }
+
+// outbound is host:port of a sidecar's outbound listener, inbound of the one that other sidecars reach.
+func (m *mesh) outbound(sidecar string) string { return m.host(sidecar) + ":15001" }
+func (m *mesh) inbound(sidecar string) string  { return m.host(sidecar) + ":15006" }
 
 func (m *mesh) apply(t *testing.T, documents string) {
 	t.Helper()

@@ -14,7 +14,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/periplus-mesh/periplus/trust"
 )
+
+// sni is the name of catalog's port 80 at gateways and sidecars.
+const sni = "outbound_.80_._.catalog.shop.svc.cluster.local"
 
 // forged is a certificate of nobody that the mesh knows, with whatever SPIFFE ID.
 func forged(t *testing.T, id string) tls.Certificate {
@@ -51,11 +56,16 @@ func request(conn net.Conn, host string) string {
 	return line
 }
 
+// refusedBy tells whether an error is a server's refusal: it was there, and closed the connection.
+func refusedBy(err string) bool {
+	return strings.Contains(err, "tls: ") || strings.Contains(err, "EOF") || strings.Contains(err, "connection reset")
+}
+
 // Who has no certificate of a federated domain gets nowhere at a workload's sidecar, directly or by a gateway.
 func TestUntrustedClientsAreRefused(t *testing.T) {
-	inbound := strings.Replace(running.outbound("catalog-us-east-a"), ":15001", ":15006", 1)
-	gateway := strings.Replace(running.outbound("gateway-us-east-a"), ":15001", ":15443", 1)
-	const sni = "outbound_.80_._.catalog.shop.svc.cluster.local"
+	inbound, gateway := running.inbound("catalog-us-east-a"), running.host("gateway-us-east-a")+":15443"
+	known := trust.ClientConfig(ownIdentity(t, "us-east", "/ns/shop/sa/garbage"), trust.AuthorizeAny)
+	known.NextProtos, known.ServerName = []string{"periplus-http/1.1"}, sni
 	for _, at := range []string{inbound, gateway} {
 		for name, certificates := range map[string][]tls.Certificate{
 			"no certificate":             nil,
@@ -65,18 +75,30 @@ func TestUntrustedClientsAreRefused(t *testing.T) {
 		} {
 			conn, err := tls.Dial("tcp", at, &tls.Config{InsecureSkipVerify: true, ServerName: sni, Certificates: certificates, NextProtos: []string{"periplus-http/1.1"}})
 			if err != nil {
-				continue // refused in the handshake
+				if !refusedBy(err.Error()) {
+					t.Errorf("%s at %s: %v", name, at, err)
+				}
+				continue // in the handshake
 			}
-			if line := request(conn, "catalog.shop"); strings.HasPrefix(line, "HTTP/1.1 200") {
+			if line := request(conn, "catalog.shop"); !refusedBy(line) {
 				t.Errorf("%s at %s: %s", name, at, line)
 			}
 			conn.Close()
 		}
+		// With a certificate of the mesh the same request is answered, so it was the certificate.
+		good, err := tls.Dial("tcp", at, known)
+		if err != nil {
+			t.Fatalf("a good certificate at %s: %v", at, err)
+		}
+		if line := request(good, "catalog.shop"); !strings.HasPrefix(line, "HTTP/1.1 200") {
+			t.Errorf("a good certificate at %s: %s", at, line)
+		}
+		good.Close()
 		conn, err := net.Dial("tcp", at)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if line := request(conn, "catalog.shop"); strings.HasPrefix(line, "HTTP/1.1 200") {
+		if line := request(conn, "catalog.shop"); !refusedBy(line) {
 			t.Errorf("plain text at %s: %s", at, line)
 		}
 		conn.Close()
@@ -85,20 +107,29 @@ func TestUntrustedClientsAreRefused(t *testing.T) {
 
 // A gateway passes on exported services of its own network and nothing else.
 func TestGatewayIsNoOpenRelay(t *testing.T) {
-	gateway := strings.Replace(running.outbound("gateway-us-east-a"), ":15001", ":15443", 1)
-	for _, sni := range []string{
-		"", "outbound_.80_._.visitor.shop.svc.cluster.local", "outbound_.81_._.catalog.shop.svc.cluster.local", "outbound_.80_.v9_.catalog.shop.svc.cluster.local",
-		"catalog.shop", "127.0.0.1", "localhost", "outbound_.80_._.catalog.other.svc.cluster.local",
-	} {
+	gateway := running.host("gateway-us-east-a") + ":15443"
+	passed := func(sni string) (string, bool) {
 		conn, err := net.DialTimeout("tcp", gateway, time.Second)
 		if err != nil {
 			t.Fatal(err)
 		}
-		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: sni})
+		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(3 * time.Second))
-		if err := client.Handshake(); err == nil {
-			t.Errorf("SNI %q: the gateway passed it on to %v", sni, client.ConnectionState().PeerCertificates[0].URIs)
+		client := tls.Client(conn, &tls.Config{InsecureSkipVerify: true, ServerName: sni, NextProtos: []string{"periplus-http/1.1"}})
+		if err := client.Handshake(); err != nil {
+			return err.Error(), false
 		}
-		conn.Close()
+		return fmt.Sprint(client.ConnectionState().PeerCertificates[0].URIs), true
+	}
+	if who, ok := passed(sni); !ok || !strings.Contains(who, "spiffe://us-east.mesh/ns/shop/sa/catalog") {
+		t.Fatalf("the name of an exported service: %v %s", ok, who)
+	}
+	for _, sni := range []string{
+		"", "outbound_.80_._.visitor.shop.svc.cluster.local", "outbound_.81_._.catalog.shop.svc.cluster.local", "outbound_.80_.v9_.catalog.shop.svc.cluster.local",
+		"catalog.shop", "127.0.0.1", "localhost", "outbound_.80_._.catalog.other.svc.cluster.local",
+	} {
+		if who, ok := passed(sni); ok || !refusedBy(who) {
+			t.Errorf("SNI %q: passed on %v: %s", sni, ok, who)
+		}
 	}
 }

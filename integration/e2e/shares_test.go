@@ -1,15 +1,16 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/demo"
 	"github.com/periplus-mesh/periplus/internal/up"
 )
@@ -38,29 +39,6 @@ func (m *mesh) twin(t *testing.T, of, name, address string, changes ...string) f
 	}
 }
 
-// many sends requests from several callers at once, each after the other's answer, until the time is up.
-func many(t *testing.T, proxy, service string, length time.Duration) (results []result) {
-	t.Helper()
-	client := demo.NewClient(proxy)
-	defer client.CloseIdleConnections()
-	var mu sync.Mutex
-	var all sync.WaitGroup
-	end := time.Now().Add(length)
-	for range 8 {
-		all.Go(func() {
-			for time.Now().Before(end) {
-				r := result{sent: time.Now()}
-				r.hop, r.err = demo.Ask(t.Context(), client, service, "/")
-				mu.Lock()
-				results = append(results, r)
-				mu.Unlock()
-			}
-		})
-	}
-	all.Wait()
-	return results
-}
-
 // healthOf counts a cluster's endpoints of a service by what the sidecar was told of them.
 func (m *mesh) healthOf(t *testing.T, sidecar, service string) map[string]int {
 	out := map[string]int{}
@@ -74,34 +52,142 @@ func (m *mesh) healthOf(t *testing.T, sidecar, service string) map[string]int {
 	return out
 }
 
-// Half of a zone's endpoints are unhealthy: by the overprovisioning factor of 1.4 the zone keeps 70 % and the next
-// one gets 30 % (Envoy, "Priority levels").
+// unwell announces endpoints of catalog that are not well, so many in each zone of eu-west, and waits until a sidecar
+// knows of them. They go when the test ends.
+func unwell(t *testing.T, sidecar string, perZone map[string]int) {
+	t.Helper()
+	client := pb.NewWorkloadServiceClient(connectAs(t, prefix+".1.2:15012", "", ownIdentity(t, "eu-west", "/ns/shop/sa/catalog")))
+	known(t, sidecar, 0)
+	t.Cleanup(func() { known(t, sidecar, 0) })
+	host := 240
+	for zone, n := range perZone {
+		for range n {
+			announceUnwell(t, client, zone, fmt.Sprintf("%s.1.%d", prefix, host))
+			host++
+		}
+	}
+	known(t, sidecar, host-240)
+}
+
+func announceUnwell(t *testing.T, client pb.WorkloadServiceClient, zone, address string) {
+	t.Helper()
+	stream, err := client.Announce(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	announce := func(health pb.Health) error {
+		return stream.Send(&pb.AnnounceRequest{
+			Name: "unwell-" + address, Address: address, Network: "eu-west", Locality: &pb.Locality{Region: "eu-west", Zone: zone}, Health: health, Weight: 1,
+			Services: []*pb.AnnouncedService{{Name: "catalog", Ports: []*pb.AnnouncedPort{{Name: "http", Port: 80, Protocol: "http", EndpointPort: 15006}}}},
+		})
+	}
+	if err := announce(pb.Health_HEALTH_UNHEALTHY); err != nil {
+		t.Fatal(err)
+	}
+	if response, err := stream.Recv(); err != nil || len(response.GetRejections()) > 0 {
+		t.Fatal(response, err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(announce(pb.Health_HEALTH_DRAINING), stream.CloseSend()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// known waits until a sidecar has so many endpoints of catalog that are not well.
+func known(t *testing.T, sidecar string, unwell int) {
+	t.Helper()
+	within(t, 10*time.Second, fmt.Sprintf("%s knows of %d endpoints that are not well", sidecar, unwell), func() error {
+		health := running.healthOf(t, sidecar, "catalog")
+		if health["/failed_eds_health"] != unwell {
+			return fmt.Errorf("%v", health)
+		}
+		return nil
+	})
+}
+
+// manyRequests a second, for long enough that 2 points are more than three standard deviations of a share.
+const manyRequests, longEnough = 250, 24 * time.Second
+
+// A level of which F = 1.4 times the healthy part is less than all of it gives the rest to the next (Envoy, "Priority
+// levels"): of a half 70 % stays, of a quarter 35 %.
 func TestSharesFollowTheFormula(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		unwell int
+		want   map[string]float64
+	}{
+		{"half of a zone", 1, map[string]float64{"eu-west-a": 0.70, "eu-west-b": 0.30}},
+		{"a quarter of a zone", 3, map[string]float64{"eu-west-a": 0.35, "eu-west-b": 0.65}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			running.withoutRetries(t, "catalog")
+			unwell(t, visitorA, map[string]int{"eu-west-a": c.unwell})
+			l := startLoadAt(t, running.outbound(visitorA), "catalog.shop", manyRequests)
+			time.Sleep(longEnough)
+			results := l.stop()
+			noneFailed(t, results)
+			near(t, results, zone, c.want)
+		})
+	}
+}
+
+// The overflow of a region of which each zone has a quarter goes where the DestinationRule says, and nowhere else.
+func TestOverflowFollowsTheFailoverRule(t *testing.T) {
 	running.withoutRetries(t, "catalog")
+	running.withPolicy(t, "DestinationRule", "catalog", failoverRule)
+	unwell(t, visitorA, map[string]int{"eu-west-a": 3, "eu-west-b": 3})
+	l := startLoadAt(t, running.outbound(visitorA), "catalog.shop", manyRequests)
+	time.Sleep(longEnough)
+	results := l.stop()
+	noneFailed(t, results)
+	near(t, results, region, map[string]float64{"eu-west": 0.70, "ap-south": 0.30})
+	near(t, results, func(h *demo.Hop) string {
+		if h.Region == "eu-west" {
+			return h.Zone
+		}
+		return "elsewhere"
+	}, map[string]float64{"eu-west-a": 0.35, "eu-west-b": 0.35, "elsewhere": 0.30})
+}
+
+// Two of a zone's four endpoints are killed: while they stay listed, unhealthy, half of the zone is left, and then all.
+func TestSharesWhenEndpointsAreKilled(t *testing.T) {
+	running.withoutRetries(t, "catalog")
+	known(t, visitorA, 0)
+	healthy := running.healthOf(t, visitorA, "catalog")["healthy"]
 	var kill []func()
 	for i := range 3 {
 		kill = append(kill, running.twin(t, "catalog-eu-west-a", fmt.Sprintf("catalog-more-%d", i), fmt.Sprintf("%s.1.%d", prefix, 200+i)))
 	}
-	running.settle()
-	if got := shares(many(t, running.outbound(visitorA), "catalog.shop", time.Second), zone); got["eu-west-a"] != 1 {
-		t.Fatalf("with four healthy endpoints: %v", got)
-	}
-	kill[0]()
-	kill[1]()
-	time.Sleep(1500 * time.Millisecond) // the news; the endpoints stay listed, unhealthy, for the grace period of 10 s
-	t.Logf("endpoints: %v", running.healthOf(t, visitorA, "catalog"))
-	results := many(t, running.outbound(visitorA), "catalog.shop", 6*time.Second)
-	t.Logf("endpoints: %v", running.healthOf(t, visitorA, "catalog"))
-	noneFailed(t, results)
-	got := shares(results, zone)
-	t.Logf("shares over %d requests: %v", len(results), got)
-	if len(results) < 1000 || got["eu-west-a"] < 0.68 || got["eu-west-a"] > 0.72 || got["eu-west-b"] < 0.28 || got["eu-west-b"] > 0.32 {
-		t.Errorf("%d requests in %v: %v, want eu-west-a 70 %% and eu-west-b 30 %% within 2 points", len(results), slices.Collect(maps.Keys(got)), got)
-	}
-	within(t, 10*time.Second, "all in the zone again once the dead are removed", func() error {
-		if got := shares(many(t, running.outbound(visitorA), "catalog.shop", 300*time.Millisecond), zone); got["eu-west-a"] != 1 {
-			return fmt.Errorf("%v", got)
+	within(t, 10*time.Second, "three more healthy endpoints", func() error {
+		if health := running.healthOf(t, visitorA, "catalog"); health["healthy"] != healthy+3 {
+			return fmt.Errorf("%v", health)
 		}
 		return nil
 	})
+	l := startLoadAt(t, running.outbound(visitorA), "catalog.shop", manyRequests)
+	time.Sleep(time.Second)
+	killed := time.Now()
+	kill[0]()
+	kill[1]()
+	known(t, visitorA, 2)
+	from := time.Now()
+	time.Sleep(time.Until(killed.Add(8 * time.Second))) // they stay listed for the grace period of 10 s
+	to := time.Now()
+	known(t, visitorA, 2)
+	within(t, 10*time.Second, "the dead are removed", func() error {
+		if health := running.healthOf(t, visitorA, "catalog"); health["/failed_eds_health"] > 0 {
+			return fmt.Errorf("%v", health)
+		}
+		return nil
+	})
+	time.Sleep(2 * time.Second)
+	results := l.stop()
+	if late := failed(since(results, killed.Add(time.Second))); len(late) > 0 {
+		t.Errorf("%d requests sent more than 1 s later failed: %v", len(late), late[0].err)
+	}
+	near(t, before(results, killed.Add(-inFlight)), zone, map[string]float64{"eu-west-a": 1})
+	// Of so few requests the standard deviation is about a point.
+	nearBy(t, before(since(results, from), to), zone, map[string]float64{"eu-west-a": 0.70, "eu-west-b": 0.30}, 0.04)
+	near(t, last(results, time.Second), zone, map[string]float64{"eu-west-a": 1})
 }

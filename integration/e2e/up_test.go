@@ -81,14 +81,17 @@ func TestUpResumesAndEnds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(root) })
 	first, second, _ := strings.Cut(prefix, ".")
 	s := small{filepath.Join(root, "mesh"), first + ".1" + second, filepath.Join(root, "contexts")}
+	release, err := guard(running.binary, s.dir, root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
 	others := running.pids(t)
 	if out, err := s.up("--detach").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	t.Cleanup(func() { s.command("down", "--dir", s.dir).Run() })
 	s.serves(t)
 	registered, credential := s.registered(t), s.credential(t)
 
@@ -120,6 +123,14 @@ func TestUpResumesAndEnds(t *testing.T) {
 	})
 	t.Logf("ready again after %v", took)
 	s.serves(t)
+	within(t, 25*time.Second, "what it shows where there is no terminal", func() error {
+		for _, want := range []string{`Dashboard: http://`, `periplus up kill catalog-eu-west-a`, `eu-west [1-9]\d*/s \d+\.\d\d% p99 \d+\.\dms`, `(\d+) of \d+ processes run`} {
+			if !regexp.MustCompile(want).MatchString(out.String()) {
+				return fmt.Errorf("%s is not in %s", want, out)
+			}
+		}
+		return nil
+	})
 	if now := s.registered(t); now != registered || registered == "" {
 		t.Errorf("registered as %q, before %q", now, registered)
 	}
@@ -156,4 +167,51 @@ func (s small) credential(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return regexp.MustCompile(`"token_sha256": "\w+"`).FindString(string(data))
+}
+
+// frame is what a terminal shows now.
+func frame(out *output) string {
+	_, now, _ := strings.Cut(out.String()[strings.LastIndex(out.String(), "\x1b[H")+1:], "\x1b[J")
+	return now
+}
+
+// The view in the terminal has the figures of each region and where the traffic of each service goes: one sees the
+// failover, and the return.
+func TestViewShowsFailoverAndReturn(t *testing.T) {
+	out := new(output)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		up.View{Out: out, Terminal: true}.Show(ctx, running.plan, func() up.Report {
+			report, err := running.control.Report(ctx)
+			if err != nil {
+				return up.Report{}
+			}
+			return *report
+		})
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	shows := func(what string, lines ...string) {
+		t.Helper()
+		within(t, 20*time.Second, what, func() error {
+			for _, line := range lines {
+				if !regexp.MustCompile(`(?m)^` + line).MatchString(frame(out)) {
+					return fmt.Errorf("no line %q in\n%s", line, frame(out))
+				}
+			}
+			return nil
+		})
+	}
+	home := `catalog +eu-west +eu-west 100%$`
+	shows("health", `VISITORS IN +REQUESTS/S +SUCCESS +P50 +P99`, `eu-west +[1-9]\S* +100.00% +\d+\.\dms +\d+\.\dms`, `us-east +[1-9]`, `ap-south +[1-9]`,
+		home, `inventory +us-east +us-east 100%$`, `Dashboard: http://`, `  periplus up kill catalog-eu-west-a`)
+	running.act(t, "kill", "catalog-eu-west-a", "catalog-eu-west-b")
+	shows("the failover", `catalog +eu-west +(us-east|ap-south) \d+%(, (us-east|ap-south) \d+%)?$`, `Down: catalog-eu-west-a \(stopped\), catalog-eu-west-b \(stopped\)`)
+	running.restore(t, "catalog-eu-west-a")
+	running.restore(t, "catalog-eu-west-b")
+	shows("the return", home)
+	if strings.Contains(frame(out), "Down:") {
+		t.Errorf("everything runs:\n%s", frame(out))
+	}
 }
