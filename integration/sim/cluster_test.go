@@ -14,7 +14,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/api/periplus/v1/periplusv1connect"
 	clusteragent "github.com/periplus-mesh/periplus/cluster-agent"
 	"github.com/periplus-mesh/periplus/internal/announce"
 	"github.com/periplus-mesh/periplus/internal/mesh"
@@ -66,8 +65,8 @@ func (c *cluster) up() bool           { return c.process != nil }
 
 // register registers the cluster, for the first time or again, and keeps the join token.
 func (c *cluster) register() {
-	c.w.must(c.w.ask(func(ctx context.Context, clusters periplusv1connect.ClusterServiceClient, _ periplusv1connect.MeshServiceClient) error {
-		response, err := clusters.RegisterCluster(ctx, connect.NewRequest(&pb.RegisterClusterRequest{Cluster: &pb.Cluster{
+	c.w.must(c.w.ask(func(ctx context.Context, api admin) error {
+		response, err := api.clusters.RegisterCluster(ctx, connect.NewRequest(&pb.RegisterClusterRequest{Cluster: &pb.Cluster{
 			Id: c.name, Region: c.region, TrustDomain: c.name + ".mesh", Namespaces: []string{"shop"},
 			Networks: []*pb.Network{{Name: c.network, Cidrs: []string{c.cidr}}},
 		}}))

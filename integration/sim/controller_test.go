@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/api/periplus/v1/periplusv1connect"
 	"github.com/periplus-mesh/periplus/global"
 	"github.com/periplus-mesh/periplus/global/pki"
 	"github.com/periplus-mesh/periplus/global/replica"
@@ -73,8 +72,8 @@ func (w *world) leader() *controller {
 	w.t.Helper()
 	var leader string
 	w.until("somebody leads", 30*time.Second, func() error {
-		return w.ask(func(ctx context.Context, _ periplusv1connect.ClusterServiceClient, m periplusv1connect.MeshServiceClient) error {
-			overview, err := m.Overview(ctx, connect.NewRequest(&pb.OverviewRequest{}))
+		return w.ask(func(ctx context.Context, api admin) error {
+			overview, err := api.mesh.Overview(ctx, connect.NewRequest(&pb.OverviewRequest{}))
 			if err != nil {
 				return err
 			}
@@ -92,8 +91,8 @@ func (w *world) setState(name string, state pb.ClusterState) error {
 	if state == pb.ClusterState_CLUSTER_STATE_DRAINED {
 		w.invariants.allow(name, true)
 	}
-	return w.ask(func(ctx context.Context, clusters periplusv1connect.ClusterServiceClient, _ periplusv1connect.MeshServiceClient) error {
-		_, err := clusters.SetClusterState(ctx, connect.NewRequest(&pb.SetClusterStateRequest{Id: name, State: state}))
+	return w.ask(func(ctx context.Context, api admin) error {
+		_, err := api.clusters.SetClusterState(ctx, connect.NewRequest(&pb.SetClusterStateRequest{Id: name, State: state}))
 		return err
 	})
 }
@@ -101,8 +100,32 @@ func (w *world) setState(name string, state pb.ClusterState) error {
 // remove removes a registration with everything that hangs on it.
 func (w *world) remove(name string) {
 	w.invariants.setRemoved(name, true)
-	w.must(w.ask(func(ctx context.Context, clusters periplusv1connect.ClusterServiceClient, _ periplusv1connect.MeshServiceClient) error {
-		_, err := clusters.RemoveCluster(ctx, connect.NewRequest(&pb.RemoveClusterRequest{Id: name, Force: true}))
+	w.must(w.ask(func(ctx context.Context, api admin) error {
+		_, err := api.clusters.RemoveCluster(ctx, connect.NewRequest(&pb.RemoveClusterRequest{Id: name, Force: true}))
 		return err
 	}))
+}
+
+// apply applies a policy of namespace shop.
+func (w *world) apply(kind, name, spec string) error {
+	group := "networking.istio.io/v1"
+	if kind == "AuthorizationPolicy" {
+		group = "security.istio.io/v1"
+	}
+	document := fmt.Sprintf("apiVersion: %s\nkind: %s\nmetadata: {name: %s, namespace: shop}\nspec: %s\n", group, kind, name, spec)
+	return w.ask(func(ctx context.Context, api admin) error {
+		_, err := api.policies.ApplyPolicy(ctx, connect.NewRequest(&pb.ApplyPolicyRequest{Documents: []byte(document), File: "sim.yaml"}))
+		return err
+	})
+}
+
+// withdraw deletes a policy of namespace shop; it need not exist.
+func (w *world) withdraw(kind, name string) error {
+	return w.ask(func(ctx context.Context, api admin) error {
+		_, err := api.policies.DeletePolicy(ctx, connect.NewRequest(&pb.DeletePolicyRequest{Kind: kind, Namespace: "shop", Name: name}))
+		if connect.CodeOf(err) == connect.CodeNotFound {
+			return nil
+		}
+		return err
+	})
 }

@@ -4,7 +4,7 @@
 // likes, and minutes pass in moments.
 //
 // Tests are scripts of named steps. After every script, and after every random schedule of faults of
-// TestNemesis, the invariants hold:
+// TestNemesis, which also changes policies, the invariants hold:
 //
 //	I2 replicas are equal at equal revision
 //	I3 what a client has is what a translation from scratch of the final state gives

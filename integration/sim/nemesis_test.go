@@ -62,7 +62,7 @@ func (n *nemesis) play(d time.Duration) {
 		do     func()
 	}{
 		{8, n.churn}, {2, n.comeAndGo}, {2, n.killController}, {3, n.cutController}, {2, n.cutAgent}, {2, n.killAgent},
-		{1, n.restartAgent}, {2, n.cutSidecar}, {1, n.drain}, {1, n.delay}, {5, n.undoOne},
+		{1, n.restartAgent}, {2, n.cutSidecar}, {1, n.drain}, {2, n.policy}, {1, n.delay}, {5, n.undoOne},
 	}
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		time.Sleep(time.Duration(n.r.Int64N(int64(600 * time.Millisecond))))
@@ -232,6 +232,26 @@ func (n *nemesis) drain() {
 	if err := n.w.setState(c.name, state); err != nil {
 		n.tell("which failed: %v", err)
 	}
+}
+
+// policies that change what every client is told, and take no cluster from anybody.
+var policies = []struct{ kind, name, spec string }{
+	{"DestinationRule", "catalog", "{host: catalog, trafficPolicy: {loadBalancer: {simple: ROUND_ROBIN}}}"},
+	{"DestinationRule", "catalog", "{host: catalog, trafficPolicy: {outlierDetection: {consecutive5xxErrors: 5}, loadBalancer: {localityLbSetting: {failover: [{from: eu, to: asia}]}}}}"},
+	{"DestinationRule", "catalog", "{host: catalog, subsets: [{name: v1, labels: {version: v1}}]}"},
+	{"VirtualService", "catalog", "{hosts: [catalog], http: [{route: [{destination: {host: catalog}}], timeout: 1s}]}"},
+	{"VirtualService", "catalog", "{hosts: [catalog], http: [{match: [{uri: {prefix: /a}}], route: [{destination: {host: catalog}}]}, {route: [{destination: {host: catalog}}], retries: {attempts: 0}}]}"},
+	{"AuthorizationPolicy", "catalog", "{action: DENY, rules: [{to: [{operation: {paths: [/private]}}]}]}"},
+}
+
+// policy applies a policy, or withdraws it. It may fail.
+func (n *nemesis) policy() {
+	p := pick(n.r, policies)
+	if n.r.IntN(3) == 0 {
+		n.tell("%s %s is withdrawn: %v", p.kind, p.name, n.w.withdraw(p.kind, p.name))
+		return
+	}
+	n.tell("%s %s becomes %s: %v", p.kind, p.name, p.spec, n.w.apply(p.kind, p.name, p.spec))
 }
 
 func (n *nemesis) delay() {

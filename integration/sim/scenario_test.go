@@ -61,6 +61,32 @@ func TestEndpointChangeConverges(t *testing.T) {
 	)
 }
 
+// A policy that is applied, changed and withdrawn is known everywhere, also to agents that were away meanwhile.
+func TestPolicyConverges(t *testing.T) {
+	all := func(w *world, where string) {
+		for _, p := range policies {
+			w.must(w.apply(p.kind, p.name, p.spec))
+			w.until("everybody knows "+p.spec+" "+where, 10*time.Second, func() error { return w.clientsAgree() })
+		}
+	}
+	play(t,
+		step{"policies change", func(w *world) { all(w, "at rest") }},
+		step{"an agent is away", func(w *world) { w.cluster("west").kill() }},
+		step{"policies change again", func(w *world) {
+			w.must(w.withdraw("AuthorizationPolicy", "catalog"))
+			w.must(w.apply("VirtualService", "catalog", "{hosts: [catalog], http: [{route: [{destination: {host: catalog}}], timeout: 2s}]}"))
+		}},
+		step{"it comes back", func(w *world) { w.cluster("west").start() }},
+		wait(40*time.Second),
+		step{"the rest is withdrawn", func(w *world) {
+			w.must(w.withdraw("DestinationRule", "catalog"))
+			w.must(w.withdraw("VirtualService", "catalog"))
+			w.until("everybody knows", 10*time.Second, func() error { return w.clientsAgree() })
+		}},
+		step{"writes go on", changes(5 * time.Second)},
+	)
+}
+
 // F1: the leader is killed under writes.
 func TestF1LeaderKilled(t *testing.T) {
 	var leader *controller

@@ -196,8 +196,15 @@ func (w *world) cluster(name string) *cluster {
 	panic("no cluster " + name)
 }
 
+// admin is the API for operators.
+type admin struct {
+	clusters periplusv1connect.ClusterServiceClient
+	mesh     periplusv1connect.MeshServiceClient
+	policies periplusv1connect.PolicyServiceClient
+}
+
 // ask calls the admin API of whichever controller answers.
-func (w *world) ask(call func(context.Context, periplusv1connect.ClusterServiceClient, periplusv1connect.MeshServiceClient) error) error {
+func (w *world) ask(call func(context.Context, admin) error) error {
 	var err error
 	for _, c := range w.controllers {
 		if c.up() {
@@ -209,7 +216,7 @@ func (w *world) ask(call func(context.Context, periplusv1connect.ClusterServiceC
 	return err
 }
 
-func (w *world) askAt(c *controller, call func(context.Context, periplusv1connect.ClusterServiceClient, periplusv1connect.MeshServiceClient) error) error {
+func (w *world) askAt(c *controller, call func(context.Context, admin) error) error {
 	m := &trust.Material{Certificate: w.operator, Bundles: map[spiffeid.TrustDomain][]*x509.Certificate{domain(): w.issuer.Roots()}}
 	dial := w.network.From("operator")
 	transport := &http.Transport{
@@ -220,7 +227,10 @@ func (w *world) askAt(c *controller, call func(context.Context, periplusv1connec
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	client, base := &http.Client{Transport: transport}, "https://"+c.id+adminPort
-	return call(ctx, periplusv1connect.NewClusterServiceClient(client, base), periplusv1connect.NewMeshServiceClient(client, base))
+	return call(ctx, admin{
+		periplusv1connect.NewClusterServiceClient(client, base), periplusv1connect.NewMeshServiceClient(client, base),
+		periplusv1connect.NewPolicyServiceClient(client, base),
+	})
 }
 
 // process is one program on a host of its own.
