@@ -10,35 +10,46 @@ SHELL := /bin/bash
 # it does not see the programs that they start.
 REAL := harness kube etcd oracle grpc prometheus realdeps spire envoy
 
+# What counts the tests, and where it keeps the counts of each part.
+TALLY := .cache/tally
+COUNTS := .cache/unit.tally .cache/e2e.tally .cache/real.tally
+
 .PHONY: build test unit e2e browser-deps realdeps real real-tests fuzz bench generate lint clean
 
 build: ## every binary, into bin/
 	$(GO) build -trimpath -o bin/ ./cmd/...
 
-test: ## everything: rules, unit, property, fuzz corpora, simulation, real processes, real components
-	@mkdir -p .cache/realdeps && ($(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 &) # meanwhile
-	@$(MAKE) --no-print-directory lint unit e2e real-tests
-	@cat .cache/realdeps/log
+# Everything is run even if something fails, and the last line says how many tests passed, failed and were skipped. The
+# components are got meanwhile, in a session of its own, which ends with this one.
+test: $(TALLY) ## everything: rules, unit, property, fuzz corpora, simulation, real processes, real components
+	@rm -f $(COUNTS); mkdir -p .cache/realdeps; failed=; \
+	setsid $(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 & get=$$!; trap 'kill -- -$$get 2>/dev/null' EXIT; \
+	for stage in lint unit e2e real-tests; do make --no-print-directory $$stage || failed="$$failed $$stage"; done; \
+	wait $$get || failed="$$failed realdeps"; cat .cache/realdeps/log; \
+	[ -z "$$failed" ] || echo "failed:$$failed"; \
+	$(TALLY) -total $(COUNTS) && [ -z "$$failed" ]
+
+$(TALLY): $(wildcard integration/tally/*.go)
+	$(GO) build -o $@ ./integration/tally
 
 lint: ## formatting and vet
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 
-unit: ## all but the tests with real processes, with the race detector
-	$(GO) test -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration/(e2e|$(subst $() ,|,$(REAL)))(/|$$)')
+unit: $(TALLY) ## all but the tests with real processes, with the race detector
+	@set -o pipefail; $(GO) test -json -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration/(e2e|$(subst $() ,|,$(REAL)))(/|$$)') | $(TALLY) .cache/unit.tally
 
-e2e: browser-deps ## the mesh of 'periplus up', real processes, under load
-	$(GO) test -count 1 -timeout 25m -v ./integration/e2e/...
+e2e: $(TALLY) browser-deps ## the mesh of 'periplus up', real processes, under load
+	@set -o pipefail; $(GO) test -json -count 1 -timeout 25m ./integration/e2e/... | $(TALLY) -v .cache/e2e.tally
 
 realdeps: ## the real API server, kubectl, SPIRE, etcd, Envoy and Prometheus, once, into .cache/realdeps
 	$(GO) run ./integration/realdeps/get
 
 real: realdeps real-tests ## the mesh with real components; what cannot be had is named and its tests are skipped
 
-real-tests: # a test whose component is still being built waits for it
+real-tests: $(TALLY) # a test whose component is still being built waits for it
 	$(GO) build -o .cache/bin/ ./cmd/...
-	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -count 1 -p 2 -timeout 25m -v $(REAL:%=./integration/%/...) | tee .cache/real.log
-	@echo "skipped with real components: $$(grep -c -- '--- SKIP' .cache/real.log)"; grep -A1 -- '--- SKIP' .cache/real.log || true
+	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -json -count 1 -p 2 -timeout 25m $(REAL:%=./integration/%/...) | $(TALLY) -v .cache/real.tally
 
 browser-deps: ## Debian's Chromium, for the test of the dashboard; where it cannot be had that test says so and is skipped
 	@command -v chromium >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && (apt-get update -qq; apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo 'chromium is not there and could not be installed: the browser test will be skipped'

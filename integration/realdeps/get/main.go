@@ -129,7 +129,14 @@ func debian(c realdeps.Component, cache string) error {
 	if err != nil || len(packages) != 1 {
 		return fmt.Errorf("apt-get download %s left %d packages: %w", c.Debian, len(packages), err)
 	}
-	return execute(exec.Command("dpkg-deb", "-x", packages[0], filepath.Join(cache, "debian")))
+	if err := execute(exec.Command("dpkg-deb", "-x", packages[0], dir)); err != nil {
+		return err
+	}
+	// What is in the cache is whole: an interruption leaves the folder of this try, which nobody looks at.
+	if err := os.MkdirAll(filepath.Dir(c.Kept(cache)), 0o755); err != nil {
+		return err
+	}
+	return os.Rename(filepath.Join(dir, "usr/bin", c.Name), c.Kept(cache))
 }
 
 func execute(command *exec.Cmd) error {
