@@ -25,12 +25,13 @@ func TestListProxies(t *testing.T) {
 	}
 	for _, id := range []mesh.ClusterID{"west", "east", "gone"} {
 		session := observe.Session{Cluster: id, Instance: "i"}
-		if err := s.Board.Connect(session, time.Now()); err != nil {
+		stream, err := s.Board.Connect(session, time.Now())
+		if err != nil {
 			t.Fatal(err)
 		}
 		s.Board.Load(id, &pb.LoadReport{Proxies: []*pb.ProxyState{{Id: "b"}, {Id: "a"}}}, time.Now())
 		if id == "west" {
-			s.Board.Disconnect(session, time.Now())
+			s.Board.Disconnect(stream, time.Now())
 		}
 	}
 	list := func(cluster string) (string, error) {
