@@ -88,8 +88,8 @@ func (s *session) httpServer() *http.Server {
 		MaxHeaderBytes: int(s.http.MaxHeaderKiB) << 10, IdleTimeout: s.http.IdleTimeout, ReadHeaderTimeout: 10 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return s.ctx },
 		HTTP2: &http.HTTP2Config{
-			MaxConcurrentStreams:      int(min(s.http.MaxConcurrentStreams, 1<<20)),
-			MaxReadFrameSize: frameSize, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
+			MaxConcurrentStreams: int(min(s.http.MaxConcurrentStreams, 1<<20)),
+			MaxReadFrameSize:     frameSize, MaxReceiveBufferPerStream: streamWindow, MaxReceiveBufferPerConnection: connectionWindow,
 			SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second, WriteByteTimeout: 30 * time.Second,
 		},
 	}
