@@ -31,7 +31,7 @@ func Listen(at netip.AddrPort) (*Listener, error) {
 		_ = unix.Close(fd)
 		return nil, err
 	}
-	bound, err := unix.Getsockname(fd)
+	bound, err := syscall.Getsockname(fd)
 	if err != nil {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("getsockname", err)
@@ -66,13 +66,14 @@ func bind(fd int, address unix.Sockaddr) error {
 // be called again.
 func (l *Listener) Accept() (*Socket, error) {
 	var fd int
-	var from unix.Sockaddr
+	var from syscall.Sockaddr
 	var failed error
 	err := l.raw.Read(func(listening uintptr) bool {
 		for {
-			fd, from, failed = unix.Accept4(int(listening), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			if failed != unix.EINTR && failed != unix.ECONNABORTED { // who has left already
-				return failed != unix.EAGAIN
+			// Not package unix's, which asks for the protocol of each socket besides.
+			fd, from, failed = syscall.Accept4(int(listening), syscall.SOCK_NONBLOCK|syscall.SOCK_CLOEXEC)
+			if failed != syscall.EINTR && failed != syscall.ECONNABORTED { // who has left already
+				return failed != syscall.EAGAIN
 			}
 		}
 	})
@@ -102,11 +103,11 @@ func (l *Listener) Close() error {
 // Address is where it listens.
 func (l *Listener) Address() netip.AddrPort { return l.at }
 
-func addrPort(address unix.Sockaddr) netip.AddrPort {
+func addrPort(address syscall.Sockaddr) netip.AddrPort {
 	switch a := address.(type) {
-	case *unix.SockaddrInet4:
+	case *syscall.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
-	case *unix.SockaddrInet6:
+	case *syscall.SockaddrInet6:
 		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
 	}
 	return netip.AddrPort{}
