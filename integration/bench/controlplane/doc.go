@@ -8,5 +8,6 @@
 // address that says the change's number, so that each receipt is matched with the moment of its change.
 //
 // It prints the time until all proxies are warm, change -> receipt (p50, p99, max), receipts lost, the server's CPU
-// time and resident memory, one lone change, and what is sent again when all proxies move to another replica.
+// time and resident memory, changes made alone (and whose time they take), and what is sent again when all proxies move to
+// another replica.
 package main
