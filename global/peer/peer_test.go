@@ -199,6 +199,9 @@ func TestPoolRetains(t *testing.T) {
 	if pool.Close(); len(pool.connections) != 0 {
 		t.Errorf("%d connections are left", len(pool.connections))
 	}
+	if _, err := pool.connection(member); !errors.Is(err, ErrUnreachable) || len(pool.connections) != 0 {
+		t.Errorf("after its end the pool connects: %v", err)
+	}
 }
 
 func TestPoolSaysUnreachable(t *testing.T) {

@@ -29,6 +29,7 @@ type Pool struct {
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 
 	mu          sync.Mutex
+	closed      bool                        // guarded by mu
 	connections map[target]*grpc.ClientConn // guarded by mu
 }
 
@@ -72,6 +73,9 @@ func (p *Pool) forget(t target, conn *grpc.ClientConn) {
 func (p *Pool) connection(t target) (*grpc.ClientConn, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed { // a call that began before the end and tries again
+		return nil, fmt.Errorf("replica %q at %s: this one ends: %w", t.id, t.address, ErrUnreachable)
+	}
 	if conn, ok := p.connections[t]; ok {
 		return conn, nil
 	}
@@ -108,8 +112,13 @@ func (p *Pool) Retain(ids map[string]bool) {
 	p.close(func(t target) bool { return t.id == "" || ids[t.id] })
 }
 
-// Close closes every connection.
-func (p *Pool) Close() { p.close(func(target) bool { return false }) }
+// Close closes every connection; Connect makes none any more.
+func (p *Pool) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.close(func(target) bool { return false })
+}
 
 func (p *Pool) close(but func(target) bool) {
 	p.mu.Lock()

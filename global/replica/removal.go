@@ -20,7 +20,11 @@ const forgottenAfter = 5
 func (r *Replica) watchRemoval(ctx context.Context, node *raft.Raft) error {
 	heard := time.Now()
 	for sleep(ctx, 250*time.Millisecond) {
-		if node.State() == raft.Shutdown || r.config.removed(r.config.ID) {
+		ended := node.State() == raft.Shutdown || r.config.removed(r.config.ID)
+		if ctx.Err() != nil {
+			return nil // Run ends the node itself, after ctx
+		}
+		if ended {
 			return ErrRemoved
 		}
 		if last := node.LastContact(); last.After(heard) {
