@@ -67,7 +67,7 @@ func described(t *testing.T, cluster, pattern string) string {
 	return match[1]
 }
 
-const generation = `credential generation (\d+)`
+const generation = `Credential:\s+generation (\d+)`
 
 func credentialFile(cluster string) string {
 	return filepath.Join(running.plan.Dir, "agent", cluster, "credential.json")
@@ -82,6 +82,9 @@ func TestCredentialRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	old, began := described(t, "eu-west", generation), time.Now()
+	if old == "" {
+		t.Fatal("'cluster describe' does not say the generation of the credential")
+	}
 	if out, stderr, code := run(t, "cluster", "rotate", "eu-west"); code != 0 {
 		t.Fatal(out, stderr)
 	}

@@ -212,7 +212,7 @@ func TestPlainKill(t *testing.T) {
 		}
 		is(step.state)
 	}
-	if _, stderr, code := run(t, "up", "kill", "nobody", "--dir", running.dir); code != 65 || !strings.Contains(stderr, name) {
+	if _, stderr, code := run(t, "up", "kill", "nobody", "--dir", running.dir); code != 65 || !strings.Contains(stderr, "up status") {
 		t.Errorf("a process that there is not: exit code %d: %s", code, stderr)
 	}
 }

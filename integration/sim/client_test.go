@@ -31,10 +31,10 @@ type client struct {
 
 	mu       sync.Mutex
 	held     map[xds.Type]map[string]adsclient.Item
-	received int                        // resources over the network
-	stream   time.Time                  // when it was opened
-	versions map[string]uint32          // highest port seen on this stream, by endpoint
-	clusters map[string]map[string]bool // assignment -> clusters in it
+	received int                             // resources over the network
+	stream   time.Time                       // when it was opened
+	versions map[string]uint32               // highest port seen on this stream, by endpoint
+	clusters map[string]map[string]time.Time // since when, by assignment and cluster
 }
 
 // sidecar prefers the agent and falls back to the controllers, as the proxy does.
@@ -65,7 +65,7 @@ func (w *world) controllerTargets() (targets []adsclient.Target) {
 }
 
 func (c *cluster) client(name string, direct bool, targets []adsclient.Target) *client {
-	k := &client{c: c, name: c.name + "-" + name, direct: direct, held: map[xds.Type]map[string]adsclient.Item{}, clusters: map[string]map[string]bool{}}
+	k := &client{c: c, name: c.name + "-" + name, direct: direct, held: map[xds.Type]map[string]adsclient.Item{}, clusters: map[string]map[string]time.Time{}}
 	metadata, err := structpb.NewStruct(map[string]any{"NETWORK": c.network, "BIND": "127.0.0.1", "OUTBOUND_PORT": 15001})
 	c.w.must(err)
 	k.node = &corev3.Node{Id: "sidecar~" + k.name, Cluster: "storefront.shop", Metadata: metadata, Locality: &corev3.Locality{Region: c.region, Zone: "a"}}
@@ -134,13 +134,28 @@ func (k *client) judge(item adsclient.Item) {
 	k.vanished(item.Name, now)
 }
 
+// lag is how far a replica may be behind another that it is in touch with.
+const lag = time.Second
+
 func (k *client) vanished(assignment string, now map[string]bool) {
-	for name := range k.clusters[assignment] {
-		if !now[name] && !k.c.w.invariants.allowed(name, k.c.name) {
+	since := map[string]time.Time{}
+	for name, seen := range k.clusters[assignment] {
+		if now[name] {
+			since[name] = seen
+			continue
+		}
+		// Whoever moves to a replica that lags may lose what it has only just learnt from another.
+		behind := k.direct && k.stream.After(seen) && k.stream.Sub(seen) < lag
+		if !behind && !k.c.w.invariants.allowed(name, k.c.name) {
 			k.c.w.errorf("I6: %s: cluster %s vanished from %s, which leaves %v", k.name, name, assignment, now)
 		}
 	}
-	k.clusters[assignment] = now
+	for name := range now {
+		if since[name].IsZero() {
+			since[name] = time.Now()
+		}
+	}
+	k.clusters[assignment] = since
 }
 
 // address is an address in an assignment.
