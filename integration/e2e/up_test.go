@@ -171,8 +171,9 @@ func (s small) credential(t *testing.T) string {
 
 // frame is what a terminal shows now.
 func frame(out *output) string {
-	_, now, _ := strings.Cut(out.String()[strings.LastIndex(out.String(), "\x1b[H")+1:], "\x1b[J")
-	return now
+	all := out.String()
+	now, _, _ := strings.Cut(all[strings.LastIndex(all, "\x1b[H")+len("\x1b[H"):], "\x1b[J")
+	return strings.ReplaceAll(now, "\x1b[K", "")
 }
 
 // The view in the terminal has the figures of each region and where the traffic of each service goes: one sees the

@@ -111,7 +111,7 @@ func loadBalancer(t *rapid.T) *mesh.LoadBalancer {
 	}
 	if b.Algorithm == mesh.RingHash || b.Algorithm == mesh.Maglev {
 		b.HashOn = pick(t, []*mesh.HashKey{{Header: "user"}, {Cookie: "c"}, {Query: "q"}, {SourceIP: true}})
-		b.MinimumRingSize = some[uint64](t, 1, 1024, 8<<20)
+		b.MinimumRingSize = some[uint64](t, 1, 1024, 64<<10)
 	}
 	return b
 }
