@@ -17,8 +17,8 @@ type milestone struct {
 	snapshot *mesh.Snapshot
 }
 
-// rest is for how many times as long as a sum took none is begun: it is to cost a tenth of a core at most.
-const rest = 9
+// rest is for how many times as long as a sum took none is begun: it is to cost a twentieth of a core at most.
+const rest = 19
 
 // sumUp follows the milestones. Under load it skips some, and others than the other replicas; when it is quiet again they
 // all sum up the last.
