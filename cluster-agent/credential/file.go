@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
@@ -153,6 +154,18 @@ func load(dir string) (*identity, error) {
 		return nil, fmt.Errorf("credential: %s: %w", path, err)
 	}
 	return i, nil
+}
+
+// Expiry is when the credential in a data folder ends. After an error there is none, or none that an agent could use.
+func Expiry(dir string) (time.Time, error) {
+	i, err := load(dir)
+	switch {
+	case err != nil:
+		return time.Time{}, err
+	case i == nil:
+		return time.Time{}, fmt.Errorf("credential: folder %s has none: %w", dir, fs.ErrNotExist)
+	}
+	return i.material.Certificate.Leaf.NotAfter, nil
 }
 
 func save(dir string, s *stored) error {

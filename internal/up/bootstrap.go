@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/cluster-agent/credential"
 	"github.com/periplus-mesh/periplus/global/pki"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust/spire"
@@ -111,14 +112,25 @@ func (p *Plan) identity(domain spiffeid.TrustDomain, process Process) (id spiffe
 	return id, false, nil
 }
 
-// register registers the clusters that have no agent with a credential yet, as an operator would.
+// joinMargin is how long an agent's credential must still be good for it to be renewed and not replaced: controllers may
+// take some time to be there.
+const joinMargin = time.Minute
+
+// joined tells whether a cluster's agent has a credential that it can go on with; not after the mesh was down for longer
+// than a credential lives.
+func (p *Plan) joined(c Cluster, now time.Time) bool {
+	end, err := credential.Expiry(p.path("agent", c.Name))
+	return err == nil && end.Sub(now) > joinMargin && exists(p.tokenFile(c))
+}
+
+// register registers the clusters whose agents have no credential, or one that has ended, as an operator would.
 func (r *runner) register(ctx context.Context) error {
 	client, err := r.plan.OperatorContext().Connect()
 	if err != nil {
 		return err
 	}
 	for _, c := range r.plan.Clusters {
-		if exists(r.plan.tokenFile(c)) && exists(r.plan.path("agent", c.Name), "credential.json") {
+		if r.plan.joined(c, time.Now()) {
 			continue // an earlier run registered it; its agent renews what it has
 		}
 		request := connect.NewRequest(&pb.RegisterClusterRequest{Cluster: &pb.Cluster{
