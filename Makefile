@@ -38,6 +38,7 @@ lint: ## formatting and vet
 
 unit: $(TALLY) ## all but the tests with real processes, with the race detector
 	@set -o pipefail; $(GO) test -json -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration/(e2e|$(subst $() ,|,$(REAL)))(/|$$)') | $(TALLY) .cache/unit.tally
+	@$(GO) test -run AllocatesNothing ./proxy/forward # the race detector allocates, so that it is skipped above
 
 e2e: $(TALLY) browser-deps ## the mesh of 'periplus up', real processes, under load
 	@set -o pipefail; $(GO) test -json -count 1 -timeout 25m ./integration/e2e/... | $(TALLY) -v .cache/e2e.tally
