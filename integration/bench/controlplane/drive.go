@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/pprof"
 	"slices"
 	"strconv"
 	"strings"
@@ -200,7 +201,7 @@ func drive(o options) error {
 	return move(o, f, dial)
 }
 
-// profiled has the server write its CPU profile of what run does, if that is wanted.
+// profiled has the server and this process write CPU profiles of what run does, if that is wanted.
 func (r *replica) profiled(o options, phase string, run func() error) error {
 	if o.profile == "" {
 		return run()
@@ -208,10 +209,19 @@ func (r *replica) profiled(o options, phase string, run func() error) error {
 	if _, err := r.ask("profile " + o.profile + "." + phase); err != nil {
 		return err
 	}
+	own, err := os.Create(o.profile + "." + phase + ".proxies")
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := pprof.StartCPUProfile(own); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
 	if err := run(); err != nil {
 		return err
 	}
-	_, err := r.ask("profiled")
+	_, err = r.ask("profiled")
 	return err
 }
 

@@ -31,7 +31,7 @@ func main() {
 	flag.IntVar(&o.changes, "changes", 1000, "endpoint changes")
 	flag.IntVar(&o.rate, "rate", 50, "changes per second")
 	flag.BoolVar(&o.tls, "tls", false, "mutual TLS 1.3 instead of plaintext")
-	flag.StringVar(&o.profile, "profile", "", "write the server's CPU profiles to files that begin so: PREFIX.warm, .lone and .changes")
+	flag.StringVar(&o.profile, "profile", "", "write CPU profiles to files that begin so: of the server PREFIX.warm, .lone and .changes, of the proxies PREFIX.warm.proxies, ...")
 	flag.DurationVar(&o.settle, "settle", 2*time.Second, "pause between the phases")
 	flag.Parse()
 	run := drive

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -82,8 +83,23 @@ type response struct {
 	buffer      mem.Buffer
 }
 
-// lean decodes responses and leaves the rest to gRPC: the client must not be what is measured.
+// lean decodes responses, encodes answers, and leaves the rest to gRPC: the client must not be what is measured.
 type lean struct{ encoding.CodecV2 }
+
+// answer accepts a response.
+type answer struct{ kind, nonce string }
+
+// Marshal makes a DeltaDiscoveryRequest: type_url 2, response_nonce 6.
+func (c lean) Marshal(v any) (mem.BufferSlice, error) {
+	a, ok := v.(*answer)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	data := make([]byte, 0, len(a.kind)+len(a.nonce)+12)
+	data = protowire.AppendString(protowire.AppendTag(data, 2, protowire.BytesType), a.kind)
+	data = protowire.AppendString(protowire.AppendTag(data, 6, protowire.BytesType), a.nonce)
+	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
+}
 
 func (c lean) Unmarshal(data mem.BufferSlice, v any) error {
 	r, ok := v.(*response)
@@ -183,6 +199,7 @@ func (p *proxy) run(ctx context.Context, address string, dial []grpc.DialOption)
 
 type sender interface {
 	Send(*discoveryv3.DeltaDiscoveryRequest) error
+	SendMsg(any) error
 }
 
 // subscribe sends the first requests; what the proxy has makes it a resumption.
@@ -237,7 +254,7 @@ func (p *proxy) take(s sender, r response, now time.Time) error {
 			p.receipts <- receipt{p.number, change, now}
 		}
 	}
-	if err := s.Send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.kind, ResponseNonce: r.nonce}); err != nil {
+	if err := s.SendMsg(&answer{r.kind, r.nonce}); err != nil {
 		return err
 	}
 	if before == p.services || p.count[r.kind] < p.services {
@@ -275,11 +292,12 @@ func changeIn(body []byte) (int, bool) {
 		if i < 0 {
 			return 0, false
 		}
-		var a, b, c int
 		// The byte before is the text's length, so that "10.11.0.1" is no match.
-		if n, err := fmt.Sscanf(string(body[i:min(len(body), i+15)]), "11.%d.%d.%d", &a, &b, &c); n == 3 && err == nil &&
-			i > 0 && body[i-1] <= 15 {
-			return a<<16 | b<<8 | c, true
+		if i > 0 && body[i-1] <= 15 && int(body[i-1]) <= len(body)-i {
+			if address, err := netip.ParseAddr(string(body[i : i+int(body[i-1])])); err == nil && address.Is4() {
+				four := address.As4()
+				return int(four[1])<<16 | int(four[2])<<8 | int(four[3]), true
+			}
 		}
 		body = body[i+3:]
 	}

@@ -16,7 +16,7 @@ const (
 	placeTerm = 2 * time.Second
 )
 
-// admit waits for a place if there is much to send.
+// admit waits for a place if there is much to send. The caller holds pushing.
 func (st *stream[S]) admit() error {
 	st.mu.Lock()
 	backlog := st.session.Backlog()
@@ -51,8 +51,15 @@ func newPlace(of <-chan struct{}) *place {
 
 func (p *place) free() { p.once.Do(func() { <-p.of }) }
 
-// leave gives the place, if there is one, to another stream.
+// leave ends what the stream holds, once nobody asks any more.
 func (st *stream[S]) leave() {
+	st.pushing.Lock()
+	defer st.pushing.Unlock()
+	st.giveUpPlace()
+}
+
+// giveUpPlace gives the place, if there is one, to another stream. The caller holds pushing.
+func (st *stream[S]) giveUpPlace() {
 	if st.place != nil {
 		st.place.term.Stop()
 		st.place.free()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -28,9 +27,9 @@ type Server[S any] struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	config  Config[S]
 	metrics *serverMetrics
-	open    atomic.Int64   // len(streams), read at each push
 	work    sync.WaitGroup // goroutines of streams
 	places  chan struct{}  // one for each stream that is being sent much
+	waves   waves[S]
 
 	mu      sync.Mutex // guards below
 	last    uint64     // ID of the newest stream
@@ -42,10 +41,12 @@ func New[S any](c Config[S]) *Server[S] {
 	if err := c.validate(); err != nil {
 		panic(err)
 	}
-	return &Server[S]{
+	s := &Server[S]{
 		config: c, metrics: newServerMetrics(c.Metrics), streams: make(map[uint64]*stream[S]),
 		places: make(chan struct{}, c.LargeStreams),
 	}
+	s.waves.source, s.waves.pushes, s.waves.work = c.State, c.PushesPerSecond, &s.work
+	return s
 }
 
 // Register adds the service to a gRPC server made with [ads.ServerOptions].
@@ -119,68 +120,73 @@ func (s *Server[S]) serve(w wire) error {
 	default:
 		return status.Error(codes.Unavailable, "ads: state is not complete yet, use another control plane or retry")
 	}
-	requests, failed := make(chan received), make(chan error, 1)
-	s.work.Go(func() { failed <- pump(w, requests) })
-	st, first, err := s.accept(w, requests, failed)
+	firsts, accepted, ended := make(chan received, 1), make(chan *stream[S], 1), make(chan error, 2)
+	defer close(accepted)
+	s.work.Go(func() { ended <- read(w, firsts, accepted) })
+	first, err := s.first(firsts, ended)
 	if err != nil {
 		return err
 	}
-	s.add(st)
-	defer s.remove(st)
-	ended := make(chan error, 1)
-	s.work.Go(func() { ended <- st.run(first, requests) })
-	return st.supervise(failed, ended)
-}
-
-// pump hands over requests one by one, and closes the channel when the stream has ended; what is not taken stays with the
-// client (HTTP/2 flow control).
-func pump(w wire, requests chan<- received) error {
-	defer close(requests)
-	for {
-		r, err := w.receive()
-		if err != nil {
-			return err
-		}
-		select {
-		case requests <- r:
-		case <-w.ctx.Done():
-			return w.ctx.Err()
-		}
+	st, err := s.accept(w, first)
+	if err != nil {
+		return err
 	}
+	defer s.remove(st)
+	accepted <- st
+	s.work.Go(func() { ended <- st.follow() })
+	return st.supervise(ended)
 }
 
-// accept waits for the first request and authorises its sender.
-func (s *Server[S]) accept(w wire, requests <-chan received, failed <-chan error) (*stream[S], received, error) {
+// read hands over the first request, and reads on if a stream is made for it.
+func read[S any](w wire, firsts chan<- received, accepted <-chan *stream[S]) error {
+	first, err := w.receive()
+	if err != nil {
+		return err
+	}
+	firsts <- first
+	if st := <-accepted; st != nil {
+		return st.read(first)
+	}
+	return nil
+}
+
+// first waits for the first request.
+func (s *Server[S]) first(firsts <-chan received, failed <-chan error) (received, error) {
 	timeout := time.NewTimer(s.config.AckTimeout)
 	defer timeout.Stop()
-	var first received
 	select {
-	case r, open := <-requests:
-		if !open {
-			return nil, first, <-failed
-		}
-		first = r
+	case first := <-firsts:
+		return first, nil
+	case err := <-failed:
+		return received{}, err
 	case <-timeout.C:
-		return nil, first, status.Error(codes.DeadlineExceeded, "ads: no request came")
+		return received{}, status.Error(codes.DeadlineExceeded, "ads: no request came")
 	}
+}
+
+// accept authorises the sender of the first request, and begins its stream.
+func (s *Server[S]) accept(w wire, first received) (*stream[S], error) {
 	if first.node == nil {
 		first.node = &corev3.Node{}
 	}
 	if size := proto.Size(first.node); size > s.config.MaxNodeBytes {
-		return nil, first, status.Errorf(codes.InvalidArgument, "ads: node takes %d bytes, the limit is %d", size, s.config.MaxNodeBytes)
+		return nil, status.Errorf(codes.InvalidArgument, "ads: node takes %d bytes, the limit is %d", size, s.config.MaxNodeBytes)
 	}
 	who, err := peerOf(w.ctx)
 	if err != nil {
-		return nil, first, status.Errorf(codes.Unauthenticated, "ads: %v", err)
+		return nil, status.Errorf(codes.Unauthenticated, "ads: %v", err)
 	}
 	catalog, err := s.config.Authorize(w.ctx, who, first.node)
 	if err != nil {
-		return nil, first, refusal(who, err)
+		return nil, refusal(who, err)
 	}
 	if err := w.header(); err != nil {
-		return nil, first, err
+		return nil, err
 	}
-	return newStream(s, w, who, first.node.GetId(), catalog), first, nil
+	s.waves.join()
+	st := newStream(s, w, who, first.node.GetId(), catalog)
+	s.add(st)
+	return st, nil
 }
 
 func refusal(who Peer, err error) error {
@@ -213,20 +219,13 @@ func (s *Server[S]) add(st *stream[S]) {
 	s.last++
 	st.id = s.last
 	s.streams[st.id] = st
-	s.open.Add(1)
 	s.metrics.streams.Inc()
 }
 
 func (s *Server[S]) remove(st *stream[S]) {
+	s.waves.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st.id)
-	s.open.Add(-1)
 	s.metrics.streams.Dec()
-}
-
-// interval is how long a stream is left alone after a push, so that all streams together stay within
-// PushesPerSecond: changes that come in a storm are merged, the more so the more streams there are.
-func (s *Server[S]) interval() time.Duration {
-	return time.Duration(s.open.Load()) * time.Second / time.Duration(s.config.PushesPerSecond)
 }

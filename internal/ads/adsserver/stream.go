@@ -23,46 +23,44 @@ type stream[S any] struct {
 	nodeID    string
 	connected time.Time
 
-	// Of run's goroutine alone.
-	changed  <-chan struct{} // closes when the state that the session knows is superseded; nil once it did
-	noticed  time.Time       // when changed was seen to be closed; zero: not yet
-	quiet    time.Time       // no push for changes before
-	since    time.Time       // when the change being delivered was noticed; zero: none is
-	requests allowance
-	place    *place // while much is being sent, or nil
+	next     <-chan struct{} // of follow's goroutine alone: closes when there is a newer wave
+	requests allowance       // of read's goroutine alone
+
+	// pushing is held from when the session chose a response until it is sent, so that they leave in that order.
+	pushing sync.Mutex
+	place   *place // guarded by pushing: while much is being sent, or nil
 
 	mu      sync.Mutex // guards below
 	session *xds.ServerSession[S]
 	acked   map[xds.Type]time.Time
 	waiting time.Time // since when the client has left us waiting; zero: it has not
+	since   time.Time // when the change being delivered was noticed; zero: none is
 }
 
 func newStream[S any](s *Server[S], w wire, who Peer, nodeID string, catalog xds.Catalog[S]) *stream[S] {
-	state, changed := s.config.State.Latest()
-	session := xds.NewStateSession(catalog, state)
+	session := xds.NewStateSession[S]
 	if w.delta {
-		session = xds.NewDeltaSession(catalog, state)
+		session = xds.NewDeltaSession[S]
 	}
 	now := time.Now()
+	first, next := s.waves.newest.Get()
 	return &stream[S]{
-		server: s, wire: w, peer: who, nodeID: nodeID, connected: now, changed: changed, session: session,
+		server: s, wire: w, peer: who, nodeID: nodeID, connected: now, next: next, session: session(catalog, first.state),
 		requests: newAllowance(s.config.RequestsPerSecond, now), acked: make(map[xds.Type]time.Time),
 	}
 }
 
 // supervise returns when the stream has ended or must end.
-func (st *stream[S]) supervise(failed, ended <-chan error) error {
+func (st *stream[S]) supervise(ended <-chan error) error {
 	timeout := st.server.config.AckTimeout
 	ticker := time.NewTicker(timeout / 4)
 	defer ticker.Stop()
 	for {
 		select {
-		case err := <-failed:
+		case err := <-ended:
 			if errors.Is(err, io.EOF) {
 				return nil
 			}
-			return err
-		case err := <-ended:
 			return err
 		case <-ticker.C:
 			if waited := st.waitedFor(); waited > timeout {
@@ -82,55 +80,56 @@ func (st *stream[S]) waitedFor() time.Duration {
 	return time.Since(st.waiting)
 }
 
-// run is the loop of a stream: request or newer state -> session -> send. It waits for as little as it can: a change wakes
-// every stream, and each thing that a stream waits for is paid for then.
-func (st *stream[S]) run(first received, requests <-chan received) error {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+// read is the loop of requests, which begins with the first. What is not taken stays with the client (HTTP/2 flow
+// control).
+func (st *stream[S]) read(r received) (err error) {
 	defer st.leave()
-	if err := st.request(first.Request); err != nil {
-		return err
-	}
-	for {
-		in, wait := st.plan(requests, time.Now())
-		var wake <-chan time.Time
-		if wait > 0 {
-			timer.Reset(wait)
-			wake = timer.C
+	for ; err == nil; r, err = st.wire.receive() {
+		if err := st.request(r.Request); err != nil {
+			return err
 		}
-		select {
-		case r, open := <-in:
-			if !open {
-				<-st.wire.ctx.Done() // supervise knows why, and ends the stream
-				return status.FromContextError(st.wire.ctx.Err()).Err()
-			}
-			if err := st.request(r.Request); err != nil {
-				return err
-			}
-		case <-st.changed:
-			st.changed, st.noticed = nil, time.Now()
-		case <-wake:
-		}
-		if err := st.advance(time.Now()); err != nil {
+		if err := st.rest(); err != nil {
 			return err
 		}
 	}
+	return err
 }
 
-// plan says whether requests are read now, and after how long to look again if nothing happens; 0: not before.
-func (st *stream[S]) plan(requests <-chan received, now time.Time) (<-chan received, time.Duration) {
-	var wake time.Duration
-	if !st.noticed.IsZero() {
-		wake = max(st.quiet.Sub(now), 1)
+// rest waits until the client may ask again.
+func (st *stream[S]) rest() error {
+	wait := st.requests.wait(time.Now())
+	if wait == 0 {
+		return nil
 	}
-	wait := st.requests.wait(now)
-	switch {
-	case wait == 0:
-		return requests, wake
-	case wake == 0 || wait < wake:
-		wake = wait
+	select {
+	case <-time.After(wait):
+		return nil
+	case <-st.wire.ctx.Done():
+		return status.FromContextError(st.wire.ctx.Err()).Err()
 	}
-	return nil, wake
+}
+
+// follow is the loop of changes. It waits for as little as it can: a change wakes every stream, and each thing that a
+// stream waits for is paid for then.
+func (st *stream[S]) follow() error {
+	for {
+		select {
+		case <-st.next:
+		case <-st.wire.ctx.Done():
+			return status.FromContextError(st.wire.ctx.Err()).Err()
+		}
+		var newest wave[S]
+		newest, st.next = st.server.waves.newest.Get()
+		st.mu.Lock()
+		st.session.Advance(newest.state)
+		if st.since.IsZero() {
+			st.since = newest.noticed
+		}
+		st.mu.Unlock()
+		if err := st.push(); err != nil {
+			return err
+		}
+	}
 }
 
 // request gives one request to the session and sends what follows from it.
@@ -151,8 +150,7 @@ func (st *stream[S]) request(r xds.Request) error {
 	if answer == xds.Nack {
 		st.rejected(r)
 	}
-	_, err = st.push()
-	return err
+	return st.push()
 }
 
 // answered is called with mu held.
@@ -177,55 +175,38 @@ func (st *stream[S]) rejected(r xds.Request) {
 	st.log().Warn("ads: client rejected a response", "type", r.Type, "err", r.Detail)
 }
 
-// advance takes the newest state once a change was noticed and the stream was left alone for long enough.
-func (st *stream[S]) advance(now time.Time) error {
-	if st.noticed.IsZero() || now.Before(st.quiet) {
-		return nil
-	}
-	var state S
-	state, st.changed = st.server.config.State.Latest()
-	if st.since.IsZero() {
-		st.since = st.noticed
-	}
-	st.noticed = time.Time{}
-	st.mu.Lock()
-	st.session.Advance(state)
-	st.mu.Unlock()
-	waiting, err := st.push()
-	if waiting {
-		st.quiet = now.Add(st.server.interval())
-	} else {
-		st.since = time.Time{} // the change is none for this client
-	}
-	return err
-}
-
-// push sends what the session has to say, and says whether the client owes an answer.
-func (st *stream[S]) push() (waiting bool, err error) {
+// push sends what the session has to say.
+func (st *stream[S]) push() error {
+	st.pushing.Lock()
+	defer st.pushing.Unlock()
 	if err := st.admit(); err != nil {
-		return false, err
+		return err
 	}
 	for {
 		start := time.Now()
-		response, ok, waiting := st.next(start)
+		response, ok, waiting := st.choose(start)
 		if !ok && !waiting {
-			st.leave() // all is delivered, or was there already
+			st.giveUpPlace() // all is delivered, or was there already
 		}
 		if !ok {
-			return waiting, nil
+			return nil
 		}
 		if err := st.wire.send(response); err != nil {
-			return true, err
+			return err
 		}
 		st.server.metrics.pushed(response.Type, response.ResourceBytes, time.Since(start))
 	}
 }
 
-func (st *stream[S]) next(now time.Time) (m *ads.Message, ok, waiting bool) {
+// choose is the next response; false: there is none now. waiting: the client owes an answer.
+func (st *stream[S]) choose(now time.Time) (m *ads.Message, ok, waiting bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	response, ok := st.session.Next()
 	if !ok {
+		if st.waiting.IsZero() {
+			st.since = time.Time{} // the change, if there was one, is none for this client
+		}
 		return nil, false, !st.waiting.IsZero()
 	}
 	if st.waiting.IsZero() {
