@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -16,9 +18,8 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
+	"golang.org/x/net/http2"
 
-	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/trust"
 )
@@ -110,19 +111,19 @@ func newFleet(o options) *fleet {
 	for i := range o.proxies {
 		f.proxies = append(f.proxies, &proxy{
 			number: i, services: o.services, receipts: f.receipts,
-			names: shared, have: make(map[string][]xds.Version), count: make(map[string]int),
+			names: shared, have: make(map[xds.Type][]xds.Version), count: make(map[xds.Type]int),
 		})
 	}
 	return f
 }
 
-func (f *fleet) connect(address string, dial []grpc.DialOption) {
+func (f *fleet) connect(address string, dial dialer) {
 	ctx, cancel := context.WithCancel(context.Background())
 	f.stop = cancel
 	for _, p := range f.proxies {
 		p.accepted, p.warm = make(chan struct{}), make(chan struct{})
 		f.done.Go(func() {
-			if err := p.run(ctx, address, slices.Clone(dial)); err != nil {
+			if err := p.run(ctx, address, dial); err != nil {
 				f.failed <- err
 			}
 		})
@@ -166,18 +167,17 @@ func drive(o options) error {
 			return err
 		}
 	}
+	if err := share(); err != nil {
+		return err
+	}
 	server, err := start(o)
 	if err != nil {
 		return err
 	}
 	defer server.stop()
-	dial := ads.DialTLS(nil, nil, nil)
-	if o.tls {
-		source, err := identities()
-		if err != nil {
-			return err
-		}
-		dial = ads.DialTLS(source, trust.AuthorizeAny, nil)
+	dial, err := dialerOf(o)
+	if err != nil {
+		return err
 	}
 	fmt.Printf("%d proxies, %d services x %d endpoints, tls %v, %s, %d cores\n",
 		o.proxies, o.services, o.endpoints, o.tls, runtime.Version(), runtime.NumCPU())
@@ -199,6 +199,25 @@ func drive(o options) error {
 	}
 	fmt.Printf("after                 rss %.0f MiB, sent again %d\n", rss, f.total(func(p *proxy) int { return p.resent }))
 	return move(o, f, dial)
+}
+
+func dialerOf(o options) (dialer, error) {
+	plain := new(net.Dialer)
+	if !o.tls {
+		return func(ctx context.Context, address string) (net.Conn, error) {
+			return plain.DialContext(ctx, "tcp", address)
+		}, nil
+	}
+	source, err := identities()
+	if err != nil {
+		return nil, err
+	}
+	config := trust.ClientConfig(source, trust.AuthorizeAny)
+	config.NextProtos = []string{http2.NextProtoTLS}
+	secure := &tls.Dialer{NetDialer: plain, Config: config}
+	return func(ctx context.Context, address string) (net.Conn, error) {
+		return secure.DialContext(ctx, "tcp", address)
+	}, nil
 }
 
 // profiled has the server and this process write CPU profiles of what run does, if that is wanted.
@@ -226,7 +245,7 @@ func (r *replica) profiled(o options, phase string, run func() error) error {
 }
 
 // warm connects all proxies.
-func warm(o options, server *replica, f *fleet, dial []grpc.DialOption) error {
+func warm(o options, server *replica, f *fleet, dial dialer) error {
 	begin := time.Now()
 	f.connect(server.address, dial)
 	if err := f.warm(5 * time.Minute); err != nil {
@@ -251,7 +270,7 @@ func lone(o options, server *replica, f *fleet) error {
 		return err
 	}
 	for i := range o.lone {
-		made, err := server.change(i, 1)
+		made, err := server.change(i, 1, o.settle/4)
 		if err != nil {
 			return err
 		}
@@ -268,7 +287,6 @@ func lone(o options, server *replica, f *fleet) error {
 			return err
 		}
 		written, last = append(written, at.Sub(made[i])), append(last, newest[len(newest)-1])
-		time.Sleep(o.settle / 4)
 	}
 	serverAfter, clientAfter, err := usages(server)
 	if err != nil {
@@ -296,7 +314,7 @@ func changes(o options, server *replica, f *fleet) error {
 	if err != nil {
 		return err
 	}
-	made, err := server.change(o.lone, o.changes)
+	made, err := server.change(o.lone, o.changes, 0)
 	if err != nil {
 		return err
 	}
@@ -314,9 +332,10 @@ func changes(o options, server *replica, f *fleet) error {
 	return nil
 }
 
-// change has the server make changes, and returns when it made each.
-func (r *replica) change(first, count int) (map[int]time.Time, error) {
-	answer, err := r.ask(fmt.Sprintf("change %d %d", first, count))
+// change has the server make changes, and returns when it made each. It answers after a pause: its one core is busy with
+// the change, and so is this one.
+func (r *replica) change(first, count int, pause time.Duration) (map[int]time.Time, error) {
+	answer, err := r.ask(fmt.Sprintf("change %d %d %s", first, count, pause))
 	if err != nil {
 		return nil, err
 	}
@@ -368,7 +387,7 @@ func millis(of []time.Duration, share float64) float64 {
 }
 
 // move takes all proxies to another replica that has the same state.
-func move(o options, f *fleet, dial []grpc.DialOption) error {
+func move(o options, f *fleet, dial dialer) error {
 	other, err := start(o)
 	if err != nil {
 		return err

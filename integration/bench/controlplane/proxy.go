@@ -5,20 +5,17 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"net"
 	"net/netip"
 	"sync"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/encoding"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/periplus-mesh/periplus/internal/ads"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -29,8 +26,8 @@ type proxy struct {
 	warm     chan struct{} // closed when all endpoints have come
 
 	names    *names
-	have     map[string][]xds.Version // type -> version by the name's number; zero: nothing
-	count    map[string]int           // type -> how many are not zero
+	have     map[xds.Type][]xds.Version // type -> version by the name's number; zero: nothing
+	count    map[xds.Type]int           // type -> how many are not zero
 	services int
 	resent   int // resources received after warm with the version that it had
 	received int // resources received in all
@@ -76,50 +73,33 @@ func (n *names) all() []string {
 	return n.list
 }
 
-// response is a DeltaDiscoveryResponse, decoded without its content.
+// response is a DeltaDiscoveryResponse, decoded without its content: resources 2, type_url 4, nonce 5.
 type response struct {
-	kind, nonce string
+	kind, nonce []byte
 	resources   []resource
-	buffer      mem.Buffer
 }
 
-// lean decodes responses, encodes answers, and leaves the rest to gRPC: the client must not be what is measured.
-type lean struct{ encoding.CodecV2 }
-
-// answer accepts a response.
-type answer struct{ kind, nonce string }
-
-// Marshal makes a DeltaDiscoveryRequest: type_url 2, response_nonce 6.
-func (c lean) Marshal(v any) (mem.BufferSlice, error) {
-	a, ok := v.(*answer)
-	if !ok {
-		return c.CodecV2.Marshal(v)
-	}
-	data := make([]byte, 0, len(a.kind)+len(a.nonce)+12)
-	data = protowire.AppendString(protowire.AppendTag(data, 2, protowire.BytesType), a.kind)
-	data = protowire.AppendString(protowire.AppendTag(data, 6, protowire.BytesType), a.nonce)
-	return mem.BufferSlice{mem.SliceBuffer(data)}, nil
-}
-
-func (c lean) Unmarshal(data mem.BufferSlice, v any) error {
-	r, ok := v.(*response)
-	if !ok {
-		return c.CodecV2.Unmarshal(data, v)
-	}
-	r.buffer = data.MaterializeToBuffer(mem.DefaultBufferPool()) // freed once the response was taken
-	return fields(r.buffer.ReadOnlyData(), func(n protowire.Number, value []byte) error {
+// decode refers to data.
+func (r *response) decode(data []byte) error {
+	r.resources = r.resources[:0]
+	return fields(data, func(n protowire.Number, value []byte) error {
 		switch n {
 		case 2:
-			var one resource
-			r.resources = append(r.resources, one)
+			r.resources = append(r.resources, resource{})
 			return r.resources[len(r.resources)-1].decode(value)
 		case 4:
-			r.kind = string(value)
+			r.kind = value
 		case 5:
-			r.nonce = string(value)
+			r.nonce = value
 		}
 		return nil
 	})
+}
+
+// answer is the DeltaDiscoveryRequest that accepts the response: type_url 2, response_nonce 6.
+func (r *response) answer(data []byte) []byte {
+	data = protowire.AppendBytes(protowire.AppendTag(data, 2, protowire.BytesType), r.kind)
+	return protowire.AppendBytes(protowire.AppendTag(data, 6, protowire.BytesType), r.nonce)
 }
 
 func (r *resource) decode(data []byte) error {
@@ -159,51 +139,55 @@ func fields(data []byte, f func(protowire.Number, []byte) error) error {
 	return nil
 }
 
+// dialer opens a connection to the server.
+type dialer func(ctx context.Context, address string) (net.Conn, error)
+
 // run is the proxy's stream, until ctx ends.
-func (p *proxy) run(ctx context.Context, address string, dial []grpc.DialOption) error {
-	dial = append(dial, grpc.WithDefaultCallOptions(grpc.ForceCodecV2(lean{ads.Codec()})),
-		grpc.WithReadBufferSize(4<<10), grpc.WithSharedWriteBuffer(true),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: time.Hour})) // a busy machine is no dead server
-	conn, err := grpc.NewClient("passthrough:///"+address, dial...)
+func (p *proxy) run(ctx context.Context, address string, dial dialer) error {
+	conn, err := dial(ctx, address)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	stream, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(ctx)
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	call, err := begin(conn, func() { close(p.accepted) })
 	if err != nil {
 		return err
 	}
-	if err := p.subscribe(stream); err != nil {
+	if err := p.subscribe(call); err != nil {
 		return err
 	}
-	if _, err := stream.Header(); err != nil {
-		return fmt.Errorf("proxy %d: %w", p.number, err)
-	}
-	close(p.accepted)
 	var r response
+	var answer []byte
 	for {
-		r.resources = r.resources[:0]
-		if err := stream.RecvMsg(&r); err != nil {
+		message, err := call.receive()
+		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
 			return fmt.Errorf("proxy %d: %w", p.number, err)
 		}
-		err := p.take(stream, r, time.Now())
-		r.buffer.Free()
-		if err != nil {
+		now := time.Now()
+		if err := r.decode(message); err != nil {
+			return fmt.Errorf("proxy %d: %w", p.number, err)
+		}
+		kind := p.kind(r.kind)
+		before := p.count[kind]
+		p.take(kind, r.resources, now)
+		answer = r.answer(answer[:0])
+		if err := call.send(answer); err != nil {
 			return err
+		}
+		if before < p.services && p.count[kind] == p.services {
+			if err := p.complete(call, kind); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-type sender interface {
-	Send(*discoveryv3.DeltaDiscoveryRequest) error
-	SendMsg(any) error
-}
-
 // subscribe sends the first requests; what the proxy has makes it a resumption.
-func (p *proxy) subscribe(s sender) error {
+func (p *proxy) subscribe(c *call) error {
 	metadata, err := structpb.NewStruct(map[string]any{"NETWORK": network})
 	if err != nil {
 		return err
@@ -214,16 +198,16 @@ func (p *proxy) subscribe(s sender) error {
 			Locality: &corev3.Locality{Region: region, Zone: fmt.Sprintf("z%d", p.number%2)},
 		},
 		TypeUrl: string(xds.Cluster), ResourceNamesSubscribe: []string{xds.Wildcard},
-		InitialResourceVersions: p.versions(string(xds.Cluster)),
+		InitialResourceVersions: p.versions(xds.Cluster),
 	}
-	if err := s.Send(first); err != nil || p.count[string(xds.Endpoints)] == 0 {
+	if err := request(c, first); err != nil || p.count[xds.Endpoints] == 0 {
 		return err
 	}
-	return p.endpoints(s, p.versions(string(xds.Endpoints)))
+	return p.endpoints(c, p.versions(xds.Endpoints))
 }
 
 // versions are what the proxy has, as initial_resource_versions.
-func (p *proxy) versions(kind string) map[string]string {
+func (p *proxy) versions(kind xds.Type) map[string]string {
 	versions := make(map[string]string)
 	list := p.names.all()
 	for i, v := range p.have[kind] {
@@ -234,40 +218,55 @@ func (p *proxy) versions(kind string) map[string]string {
 	return versions
 }
 
-func (p *proxy) endpoints(s sender, have map[string]string) error {
+func (p *proxy) endpoints(c *call, have map[string]string) error {
 	m := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(xds.Endpoints), InitialResourceVersions: have}
 	list := p.names.all()
-	for i, v := range p.have[string(xds.Cluster)] {
+	for i, v := range p.have[xds.Cluster] {
 		if v != (xds.Version{}) {
 			m.ResourceNamesSubscribe = append(m.ResourceNamesSubscribe, list[i])
 		}
 	}
-	return s.Send(m)
+	return request(c, m)
 }
 
-// take records a response, answers it, and asks for endpoints once all clusters are there.
-func (p *proxy) take(s sender, r response, now time.Time) error {
-	before := p.count[r.kind]
-	for _, one := range r.resources {
-		p.record(r.kind, one)
+func request(c *call, m *discoveryv3.DeltaDiscoveryRequest) error {
+	data, err := proto.Marshal(m)
+	if err != nil {
+		return err
+	}
+	return c.send(data)
+}
+
+// kind is the type without an allocation.
+func (p *proxy) kind(text []byte) xds.Type {
+	for _, t := range []xds.Type{xds.Endpoints, xds.Cluster} {
+		if string(text) == string(t) {
+			return t
+		}
+	}
+	return xds.Type(text)
+}
+
+// take records what came.
+func (p *proxy) take(kind xds.Type, resources []resource, now time.Time) {
+	for _, one := range resources {
+		p.record(kind, one)
 		if change, ok := changeIn(one.body); ok {
 			p.receipts <- receipt{p.number, change, now}
 		}
 	}
-	if err := s.SendMsg(&answer{r.kind, r.nonce}); err != nil {
-		return err
-	}
-	if before == p.services || p.count[r.kind] < p.services {
-		return nil
-	}
-	if r.kind == string(xds.Cluster) {
-		return p.endpoints(s, nil)
+}
+
+// complete asks for endpoints once all clusters are there.
+func (p *proxy) complete(c *call, kind xds.Type) error {
+	if kind == xds.Cluster {
+		return p.endpoints(c, nil)
 	}
 	close(p.warm)
 	return nil
 }
 
-func (p *proxy) record(kind string, r resource) {
+func (p *proxy) record(kind xds.Type, r resource) {
 	p.received++
 	version, i := xds.Version{}, p.names.number(r.name)
 	if _, err := hex.Decode(version[:], r.version); err != nil {

@@ -94,19 +94,16 @@ func command(store *mesh.Store, w *writes, o options, words []string) (string, e
 		return usage()
 	case "written":
 		return strconv.FormatInt(w.last.Load(), 10), nil
-	case "change", "replay":
-		if words[0] == "replay" {
-			o.rate = 1_000_000
-		}
-		first, err := strconv.Atoi(words[1])
+	case "change":
+		pause, err := time.ParseDuration(words[3])
 		if err != nil {
 			return "", err
 		}
-		count, err := strconv.Atoi(words[2])
-		if err != nil {
-			return "", err
-		}
-		return change(store, o, first, count)
+		defer time.Sleep(pause)
+		return change(store, o, words[1], words[2])
+	case "replay":
+		o.rate = 1_000_000
+		return change(store, o, words[1], words[2])
 	}
 	return "", fmt.Errorf("unknown command %q", words)
 }
@@ -162,7 +159,15 @@ func cpuTime() (time.Duration, error) {
 }
 
 // change makes count changes at the rate and answers when each was committed, in Unix nanoseconds.
-func change(store *mesh.Store, o options, first, count int) (string, error) {
+func change(store *mesh.Store, o options, from, many string) (string, error) {
+	first, err := strconv.Atoi(from)
+	if err != nil {
+		return "", err
+	}
+	count, err := strconv.Atoi(many)
+	if err != nil {
+		return "", err
+	}
 	var times strings.Builder
 	ticker := time.NewTicker(time.Second / time.Duration(o.rate))
 	defer ticker.Stop()
