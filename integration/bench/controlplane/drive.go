@@ -198,6 +198,9 @@ func drive(o options) error {
 		return err
 	}
 	fmt.Printf("after                 rss %.0f MiB, sent again %d\n", rss, f.total(func(p *proxy) int { return p.resent }))
+	if o.floor { // it cannot resume
+		return nil
+	}
 	return move(o, f, dial)
 }
 

@@ -17,6 +17,7 @@ type options struct {
 	changes   int
 	rate      int
 	tls       bool
+	floor     bool
 	profile   string
 	settle    time.Duration
 }
@@ -31,6 +32,7 @@ func main() {
 	flag.IntVar(&o.changes, "changes", 1000, "endpoint changes")
 	flag.IntVar(&o.rate, "rate", 50, "changes per second")
 	flag.BoolVar(&o.tls, "tls", false, "mutual TLS 1.3 instead of plaintext")
+	flag.BoolVar(&o.floor, "floor", false, "serve with the least that could work: the same bytes to every stream, and nothing else")
 	flag.StringVar(&o.profile, "profile", "", "write CPU profiles to files that begin so: of the server PREFIX.warm, .lone and .changes, of the proxies PREFIX.warm.proxies, ...")
 	flag.DurationVar(&o.settle, "settle", 2*time.Second, "pause between the phases")
 	flag.Parse()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -51,11 +53,16 @@ func serve(o options) error {
 		}
 		grpcOptions = append(grpcOptions, grpc.Creds(credentials.NewTLS(trust.ServerConfig(source, trust.AuthorizeAny))))
 	}
-	server := adsserver.New(adsserver.Config[*mesh.Snapshot]{
-		State: store, Authorize: authorize, Metrics: prometheus.NewRegistry(),
-	})
 	grpcServer := grpc.NewServer(grpcOptions...)
-	server.Register(grpcServer)
+	if o.floor {
+		floor := newFloor(store)
+		discoveryv3.RegisterAggregatedDiscoveryServiceServer(grpcServer, floor)
+		go floor.follow()
+	} else {
+		adsserver.New(adsserver.Config[*mesh.Snapshot]{
+			State: store, Authorize: authorize, Metrics: prometheus.NewRegistry(),
+		}).Register(grpcServer)
+	}
 	writes := new(writes)
 	go func() { _ = grpcServer.Serve(stamped{listener, writes}) }()
 	fmt.Println(listener.Addr())
@@ -172,13 +179,24 @@ func change(store *mesh.Store, o options, from, many string) (string, error) {
 	ticker := time.NewTicker(time.Second / time.Duration(o.rate))
 	defer ticker.Stop()
 	for i := first; i < first+count; i++ {
-		slice := sliceOf(o, i%o.services)
+		slice := moved(store, i%o.services)
 		slice.Endpoints[0].Address = netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)})
 		fmt.Fprintf(&times, "%d ", time.Now().UnixNano())
 		store.Update(mesh.Delta{Upserts: []mesh.Object{slice}})
 		<-ticker.C
 	}
 	return times.String(), nil
+}
+
+// moved is a copy of the service's slice, to be changed. It is made of the one in force: the time counts as the server's.
+func moved(store *mesh.Store, service int) *mesh.EndpointSlice {
+	slice := &mesh.EndpointSlice{Service: serviceName(service), Cluster: clusterID, Slice: "s"}
+	snapshot, _ := store.Latest()
+	if object, ok := snapshot.Get(slice.Key()); ok {
+		*slice = *object.(*mesh.EndpointSlice)
+		slice.Endpoints = slices.Clone(slice.Endpoints)
+	}
+	return slice
 }
 
 // shop is the whole state.

@@ -182,8 +182,7 @@ func (st *stream[S]) push() error {
 	if err := st.admit(); err != nil {
 		return err
 	}
-	for {
-		start := time.Now()
+	for start := time.Now(); ; {
 		response, ok, waiting := st.choose(start)
 		if !ok && !waiting {
 			st.giveUpPlace() // all is delivered, or was there already
@@ -194,7 +193,9 @@ func (st *stream[S]) push() error {
 		if err := st.wire.send(response); err != nil {
 			return err
 		}
-		st.server.metrics.pushed(response.Type, response.ResourceBytes, time.Since(start))
+		sent := time.Now()
+		st.server.metrics.pushed(response.Type, response.ResourceBytes, sent.Sub(start))
+		start = sent
 	}
 }
 
