@@ -5,7 +5,7 @@ FUZZTIME ?= 30s
 
 SHELL := /bin/bash
 
-# The tests with real components and processes, without the race detector; two at a time, for each has addresses of its
+# The tests with real components and processes, without the race detector; three at a time, for each has addresses of its
 # own and mostly waits. Those that need what takes longest to build come last. Never from the cache of test results (-count 1):
 # it does not see the programs that they start.
 REAL := harness kube etcd oracle grpc prometheus realdeps spire envoy
@@ -50,7 +50,7 @@ real: realdeps real-tests ## the mesh with real components; what cannot be had i
 
 real-tests: $(TALLY) # a test whose component is still being built waits for it
 	$(GO) build -o .cache/bin/ ./cmd/...
-	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -json -count 1 -p 2 -timeout 25m $(REAL:%=./integration/%/...) | $(TALLY) -v .cache/real.tally
+	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -json -count 1 -p 3 -timeout 25m $(REAL:%=./integration/%/...) | $(TALLY) -v .cache/real.tally
 
 browser-deps: ## Debian's Chromium, for the test of the dashboard; where it cannot be had that test says so and is skipped
 	@command -v chromium >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && (apt-get update -qq; apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo 'chromium is not there and could not be installed: the browser test will be skipped'
