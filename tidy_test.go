@@ -20,13 +20,6 @@ const (
 	maxPackageLines = 1800
 )
 
-// largePackages are those that outgrew the limit before it was one, with what they may have at most. The list only
-// shrinks: lower a number when a package has become smaller, remove it when it keeps the limit.
-var largePackages = map[string]int{
-	"global/replica": 1829,
-	"proxy/http2":    1871,
-}
-
 // ban is something that must not be written, with what to write instead.
 type ban struct {
 	in      []string // folders; empty is everywhere
@@ -115,15 +108,8 @@ func TestPackagesAreOneIdea(t *testing.T) {
 		lines[s.folder] += strings.Count(s.text, "\n")
 	}
 	for folder, n := range lines {
-		if limit, large := largePackages[folder]; !large && n > maxPackageLines {
+		if n > maxPackageLines {
 			t.Errorf("%s: %d lines, at most %d: two ideas in one house", folder, n, maxPackageLines)
-		} else if large && n > limit {
-			t.Errorf("%s: %d lines, it had %d: it may only become smaller", folder, n, limit)
-		}
-	}
-	for folder := range largePackages {
-		if lines[folder] <= maxPackageLines {
-			t.Errorf("%s: %d lines: remove it from largePackages", folder, lines[folder])
 		}
 	}
 }

@@ -10,18 +10,49 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/replica/divergence"
 	"github.com/periplus-mesh/periplus/internal/mesh"
+	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
 
-// share hands what every replica sums up to the others, as their observations do.
-func (p *plane) share() {
+// share has every replica tell the others what it sums up, as objects with so numbered fields.
+func (p *plane) share(schema uint64) {
+	p.t.Helper()
 	for id, n := range p.nodes {
 		index, sum := n.StateSum()
-		for other, m := range p.nodes {
-			if other != id {
-				m.jury.Heard(id, divergence.Point{Index: index, Sum: sum})
+		for other := range p.nodes {
+			if other == id {
+				continue
 			}
+			client, err := n.Replica.dial(p.t.Context(), other, raft.ServerAddress(p.members[other].Address.String()))
+			if err != nil {
+				p.t.Fatal(err)
+			}
+			o := &pb.Observations{StateIndex: index, StateSum: sum, StateSchema: schema}
+			if _, err := client.Share(p.t.Context(), o); err != nil && schema != meshpb.Schema() {
+				p.t.Fatal(err)
+			}
+		}
+	}
+}
+
+// sums are what the replicas sum up.
+func (p *plane) sums() map[divergence.Point]bool {
+	sums := make(map[divergence.Point]bool)
+	for _, n := range p.nodes {
+		index, sum := n.StateSum()
+		sums[divergence.Point{Index: index, Sum: sum}] = true
+	}
+	return sums
+}
+
+// nobodyDiffers: no replica has found that another's state is not its own.
+func (p *plane) nobodyDiffers(when string) {
+	p.t.Helper()
+	for id, n := range p.nodes {
+		if v := n.jury.Verdict([]string{"a", "b", "c"}); len(v.Differ) > 0 {
+			p.t.Errorf("%s, replica %s: %v", when, id, v)
 		}
 	}
 }
@@ -52,20 +83,9 @@ func TestDivergedReplicaEnds(t *testing.T) {
 		<-n.store.Ready()
 	}
 	p.storm("a", 1200)
-	eventually(t, "all replicas summed up the same", func() bool {
-		sums := make(map[divergence.Point]bool)
-		for _, n := range p.nodes {
-			index, sum := n.StateSum()
-			sums[divergence.Point{Index: index, Sum: sum}] = true
-		}
-		return len(sums) == 1 && !sums[divergence.Point{}]
-	})
-	p.share()
-	for id, n := range p.nodes {
-		if v := n.jury.Verdict([]string{"a", "b", "c"}); len(v.Differ) > 0 {
-			t.Errorf("replica %s: %v", id, v)
-		}
-	}
+	eventually(t, "all replicas summed up the same", func() bool { return len(p.sums()) == 1 && !p.sums()[divergence.Point{}] })
+	p.share(meshpb.Schema())
+	p.nobodyDiffers("equal states")
 	wrong := p.follower()
 	store := p.nodes[wrong].store
 	now := latest(store)
@@ -75,11 +95,24 @@ func TestDivergedReplicaEnds(t *testing.T) {
 	}
 	store.Restore(now.Revision(), append(objects[1:], &mesh.Cursor{Cluster: "never-agreed"}))
 	p.storm("a", 1200)
+	eventually(t, "the wrong one summed up another", func() bool {
+		sums := p.sums()
+		for point := range sums {
+			for other := range sums {
+				if point.Index == other.Index && point != other {
+					return true
+				}
+			}
+		}
+		return false
+	})
+	p.share(meshpb.Schema() + 1)
+	p.nobodyDiffers("replicas of another version, whose objects have other fields")
 	ended := make(chan error, 1)
 	go func() { ended <- <-p.nodes[wrong].ended }()
 	var err error
 	eventually(t, "the wrong one ends", func() bool {
-		p.share()
+		p.share(meshpb.Schema())
 		select {
 		case err = <-ended:
 			return true

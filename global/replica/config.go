@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/global/peer"
+	"github.com/periplus-mesh/periplus/global/replica/link"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 )
@@ -139,6 +140,17 @@ func (c *Config) validate() error {
 func (c *Config) removed(replica string) bool {
 	snapshot, _ := c.Store.Latest()
 	return snapshot.RemovedReplica(replica) != nil
+}
+
+func (c *Config) link() link.Config {
+	return link.Config{
+		Listener: c.Listener, Address: raft.ServerAddress(c.Address.String()), Dial: c.Dial, Source: c.Source, Domain: c.Domain,
+		Removed: c.removed, Log: c.Log,
+		Target: func(address raft.ServerAddress) (string, error) {
+			a, err := ParseAddress(string(address))
+			return a.Raft, err
+		},
+	}
 }
 
 func (c *Config) raft() *raft.Config {

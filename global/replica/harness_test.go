@@ -151,7 +151,7 @@ func (p *plane) start(id string, edit func(*Config)) *running {
 	go func() { n.ended <- n.Run(ctx) }()
 	n.kill = func() {
 		n.die()
-		n.layer.Load().closeConnections(func(link) bool { return true })
+		n.layer.Load().CloseAll()
 		server.Stop()
 	}
 	n.stop = func() error {

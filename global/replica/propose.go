@@ -14,6 +14,7 @@ import (
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/peer"
+	"github.com/periplus-mesh/periplus/global/replica/link"
 )
 
 // Errors of Propose.
@@ -162,8 +163,8 @@ func (r *Replica) proposeHere(ctx context.Context, c *pb.Command) (*pb.CommandRe
 		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrRefused, len(data), MaxCommandBytes)
 	}
 	node, layer := r.node.Load(), r.layer.Load()
-	if layer.isSilent() {
-		return nil, fmt.Errorf("%w: %w", errNotLeader, errSilent)
+	if layer.Silent() {
+		return nil, fmt.Errorf("%w: %w", errNotLeader, link.ErrSilent)
 	}
 	forget := r.fsm.ready.add(data, checked)
 	future := node.Apply(data, enqueueTimeout)

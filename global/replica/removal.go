@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/global/replica/link"
 )
 
 // forgottenAfter is the silence of leaders, in heartbeats, after which a replica asks whether it still belongs.
@@ -41,10 +42,10 @@ func (r *Replica) watchRemoval(ctx context.Context, node *raft.Raft) error {
 }
 
 // closeRemoved ends the connections of replicas as they are removed; they get no new ones.
-func (r *Replica) closeRemoved(ctx context.Context, layer *streamLayer) error {
+func (r *Replica) closeRemoved(ctx context.Context, layer *link.Layer) error {
 	for {
 		_, changed := r.config.Store.Latest()
-		layer.closeConnections(func(l link) bool { return r.config.removed(l.peer) })
+		layer.CloseRemoved()
 		select {
 		case <-ctx.Done():
 			return nil

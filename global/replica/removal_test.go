@@ -3,12 +3,14 @@ package replica
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
 
+	"github.com/periplus-mesh/periplus/global/replica/link"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
@@ -44,9 +46,9 @@ func TestRemovedReplicaIsRefused(t *testing.T) {
 	})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	outside := newStreamLayer(ctx, &Config{
-		Source: removed.config.Source, Domain: removed.config.Domain, Store: new(mesh.Store), Log: removed.config.Log, Dial: removed.config.Dial,
-	})
+	config := removed.config
+	config.Store = new(mesh.Store)
+	outside := link.New(ctx, config.link())
 	for id := range p.nodes {
 		conn, err := outside.Dial(raft.ServerAddress(p.members[id].Address.String()), time.Second)
 		if err == nil { // in TLS 1.3 the client learns of the refusal when it reads
@@ -56,10 +58,8 @@ func TestRemovedReplicaIsRefused(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "timeout") {
 			t.Errorf("replica %s speaks raft with it: %v", id, err)
 		}
-		for _, l := range p.nodes[id].layer.Load().links() {
-			if l.peer == gone {
-				t.Errorf("replica %s keeps a connection with it", id)
-			}
+		if slices.Contains(p.nodes[id].layer.Load().Peers(), gone) {
+			t.Errorf("replica %s keeps a connection with it", id)
 		}
 	}
 	if err := rest.Join(t.Context(), p.members[gone]); !errors.Is(err, ErrRefused) {
@@ -97,16 +97,6 @@ func TestRemovalIsFinishedWhenWhoAskedIsGone(t *testing.T) {
 	}
 	p.nodes[gone].ended <- nil
 	p.stop(gone)
-}
-
-// links are the living connections.
-func (s *streamLayer) links() (out []link) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, l := range s.living {
-		out = append(out, l)
-	}
-	return out
 }
 
 // A member that joins again as it is keeps its place; one that says it is empty is taken for a stranger first.

@@ -15,6 +15,7 @@ import (
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/replica/disk"
 	"github.com/periplus-mesh/periplus/global/replica/divergence"
+	"github.com/periplus-mesh/periplus/global/replica/link"
 )
 
 // ErrCorrupt is returned by New and Run when the stored state is damaged. The replica must be replaced.
@@ -31,6 +32,9 @@ var (
 	ErrRemoved = errors.New("removed from the mesh for good: its successor needs a name and keys of its own (periplus global init --replica NAME)")
 )
 
+// raftIOTimeout bounds one request between replicas.
+const raftIOTimeout = 10 * time.Second
+
 // Replica is one member of the global controller's raft group.
 type Replica struct {
 	config Config
@@ -39,7 +43,7 @@ type Replica struct {
 	writing func() time.Duration
 	fsm     *fsm
 	node    atomic.Pointer[raft.Raft] // nil until Run has started it
-	layer   atomic.Pointer[streamLayer]
+	layer   atomic.Pointer[link.Layer]
 	jury    divergence.Jury
 	differ  atomic.Int64 // replicas whose state differs from this one's
 }
@@ -71,7 +75,7 @@ func New(c Config) (*Replica, error) {
 func (r *Replica) Run(ctx context.Context) error {
 	connections, stop := context.WithCancel(context.WithoutCancel(ctx)) // raft needs them a little longer than ctx
 	defer stop()
-	layer := newStreamLayer(connections, &r.config)
+	layer := link.New(connections, r.config.link())
 	transport := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer, MaxPool: 3, Timeout: raftIOTimeout, Logger: newHCLog(r.config.Log),
 		// No pipelining: when a follower rejects entries or knows a newer term, the pipeline's sender and decoder can
@@ -87,7 +91,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	r.layer.Store(layer)
 	r.node.Store(node)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(layer.serve)
+	group.Go(layer.Serve)
 	group.Go(func() error { return r.watchDisk(ctx, layer) })
 	group.Go(func() error { return r.watchRemoval(ctx, node) })
 	group.Go(func() error { return r.closeRemoved(ctx, layer) })
@@ -103,7 +107,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	r.handOver(node)
 	stopped := errors.Join(node.Shutdown().Error(), transport.Close())
 	stop()
-	layer.closeConnections(func(link) bool { return true })
+	layer.CloseAll()
 	if err := group.Wait(); err != nil {
 		stopped = errors.Join(err, stopped)
 	}
@@ -208,18 +212,18 @@ func (r *Replica) Barrier(ctx context.Context) error {
 }
 
 // watchDisk falls silent, and in the end gives up, while a write to the log does not end.
-func (r *Replica) watchDisk(ctx context.Context, layer *streamLayer) error {
+func (r *Replica) watchDisk(ctx context.Context, layer *link.Layer) error {
 	for sleep(ctx, 100*time.Millisecond) {
-		writing, silent := r.writing(), layer.isSilent()
+		writing, silent := r.writing(), layer.Silent()
 		switch {
 		case writing > r.config.ExitAfter:
 			return ErrDisk
 		case writing > r.config.HandOverAfter && !silent:
 			r.config.Log.Error("disk hangs: this replica falls silent so that others take over", "writing", writing)
-			layer.setSilent(true)
+			layer.SetSilent(true)
 		case writing == 0 && silent:
 			r.config.Log.Info("disk is back: this replica speaks again")
-			layer.setSilent(false)
+			layer.SetSilent(false)
 		}
 	}
 	return nil

@@ -192,9 +192,9 @@ type RetryPolicy struct {
 	PerTryIdle    time.Duration // 0: none
 	// Back-off base and cap; never 0 (25 ms and 10 times the base).
 	BackoffBase, BackoffMax time.Duration
-	// OtherHost: prefer a host not tried yet (previous_hosts), at most HostAttempts picks; never 0.
-	OtherHost    bool
-	HostAttempts uint32
+	// OtherHost: a host not tried yet is taken if there is one (previous_hosts). Envoy looks for one by chance, as often as
+	// host_selection_retry_max_attempts allows; here it is found.
+	OtherHost bool
 	// FurtherAfter is how many attempts go to the priorities that the load says before each of those that were tried is
 	// left out (previous_priorities, update_frequency); 0: none ever is.
 	FurtherAfter uint32

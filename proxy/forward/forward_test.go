@@ -213,7 +213,7 @@ func TestRetryGoesFurther(t *testing.T) {
 
 func retry(on config.RetryOn, attempts uint32) option {
 	return func(_ *config.Config, f *config.Forward, _ *config.Settings) {
-		f.Retry = &config.RetryPolicy{On: on, Attempts: attempts, OtherHost: true, HostAttempts: 3, BackoffBase: time.Millisecond, BackoffMax: 10 * time.Millisecond}
+		f.Retry = &config.RetryPolicy{On: on, Attempts: attempts, OtherHost: true, BackoffBase: time.Millisecond, BackoffMax: 10 * time.Millisecond}
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/periplus-mesh/periplus/proxy/forward"
+	"github.com/periplus-mesh/periplus/proxy/http2/upstream"
 )
 
 // stalled is how long a stream may take no bytes of a request at all, as over HTTP/1.1.
@@ -33,7 +34,7 @@ const stalled = 5 * time.Minute
 type carried struct {
 	net.Conn // from which the response is read
 	far      net.Conn
-	up       *upstream
+	up       *upstream.Conn
 	ctx      context.Context
 	cancel   context.CancelFunc
 	// sent has what was written. It has room for a request that is written at once, head, body and end, so that only a
@@ -52,7 +53,7 @@ type carried struct {
 
 // Carry implements forward.Carrier.
 func (s *Server) Carry(ctx context.Context, call *forward.Call, until time.Time) (net.Conn, string, error) {
-	up, err := s.upstreams.connect(ctx, call, true, until)
+	up, err := s.upstreams.Connect(ctx, call, true, until)
 	if err != nil {
 		return nil, "", err
 	}
@@ -61,7 +62,7 @@ func (s *Server) Carry(ctx context.Context, call *forward.Call, until time.Time)
 	c.ctx, c.cancel = context.WithCancel(ctx)
 	c.over, c.enough = context.WithCancel(c.ctx)
 	go c.run()
-	return c, up.peer, nil
+	return c, up.Peer, nil
 }
 
 // Read implements net.Conn.

@@ -295,7 +295,7 @@ func TestCarriedRequestsAreRetried(t *testing.T) {
 		}
 		_, _ = w.Write(body)
 	}), func(f *config.Forward, _ *config.Settings) {
-		f.Retry = &config.RetryPolicy{On: config.Retry5xx, Attempts: 3, PerTryTimeout: 100 * time.Millisecond, BackoffBase: time.Millisecond, BackoffMax: time.Millisecond, HostAttempts: 1}
+		f.Retry = &config.RetryPolicy{On: config.Retry5xx, Attempts: 3, PerTryTimeout: 100 * time.Millisecond, BackoffBase: time.Millisecond, BackoffMax: time.Millisecond}
 	}).overHTTP1(t)
 	r, body, err := b.do(t, "POST", "/", strings.NewReader("again and again"))
 	if err != nil || r.StatusCode != 200 || body != "again and again" || calls.Load() != 4 {
@@ -398,7 +398,7 @@ func TestARefusedStreamIsCarriedAgain(t *testing.T) {
 func TestAnAnswerDoesNotWaitForTheBody(t *testing.T) {
 	address := frames(t, 0, func(f *http2.Framer, _ int, stream uint32) { writeOK(f, stream, true) })
 	b := newBench(t, nil, func(f *config.Forward, _ *config.Settings) {
-		f.Retry = &config.RetryPolicy{On: config.Retry5xx, Attempts: 1, HostAttempts: 1}
+		f.Retry = &config.RetryPolicy{On: config.Retry5xx, Attempts: 1}
 	}).at(address).overHTTP1(t)
 	for _, size := range []int{60 << 10, 200 << 10} { // kept for a retry, and streamed
 		r, _, err := b.do(t, "POST", "/", strings.NewReader(strings.Repeat("x", size)))

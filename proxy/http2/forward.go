@@ -16,6 +16,7 @@ import (
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
 	"github.com/periplus-mesh/periplus/proxy/http1/message"
+	"github.com/periplus-mesh/periplus/proxy/http2/upstream"
 	"github.com/periplus-mesh/periplus/proxy/record"
 	"github.com/periplus-mesh/periplus/proxy/route"
 )
@@ -157,9 +158,9 @@ func (x *stream) mayRetry(o route.Outcome, status, grpc int) bool {
 // send is one attempt up to the response's head. A kept connection that refuses the stream, because it is going
 // away, is replaced once: the request was not processed (RFC 9113, section 8.7). So is one that died before it answered
 // what may be sent twice.
-func (x *stream) send(ctx context.Context, head *http.Request) (*upstream, *http.Response, error) {
+func (x *stream) send(ctx context.Context, head *http.Request) (*upstream.Conn, *http.Response, error) {
 	for first := true; ; first = false {
-		up, err := x.server.upstreams.connect(ctx, &x.call, x.http2Upstream(), time.Time{})
+		up, err := x.server.upstreams.Connect(ctx, &x.call, x.http2Upstream(), time.Time{})
 		if err != nil {
 			return nil, nil, errConnect{err}
 		}
@@ -171,7 +172,7 @@ func (x *stream) send(ctx context.Context, head *http.Request) (*upstream, *http
 			body := x.body.reader()
 			request.Body = body
 			if !x.http2Upstream() {
-				end = up.conn.uploads(body)
+				end = up.Uploads(body)
 			}
 		}
 		x.countAttempt(request.Header)
@@ -182,9 +183,9 @@ func (x *stream) send(ctx context.Context, head *http.Request) (*upstream, *http
 			response.Body.Close()
 			err = errProtocol
 		}
-		died := up.used.Load() && !x.http2Upstream() && closedIdle(err) && idempotent(request.Method)
+		died := up.Used.Load() && !x.http2Upstream() && closedIdle(err) && idempotent(request.Method)
 		if err == nil || !first || !died && !refused(err) || !x.body.again() {
-			up.used.Store(true)
+			up.Used.Store(true)
 			return up, response, err
 		}
 		x.body.end()
@@ -273,11 +274,11 @@ func (x *stream) fail(o route.Outcome, why error) {
 }
 
 // relay sends the response on as it comes.
-func (x *stream) relay(ctx context.Context, up *upstream, response *http.Response, watch *deadline) {
+func (x *stream) relay(ctx context.Context, up *upstream.Conn, response *http.Response, watch *deadline) {
 	x.record.Details = "via_upstream"
 	x.record.Flags |= x.call.Reply.Flags
 	if x.conn.Reporter == record.Source {
-		x.record.Peer, x.record.MutualTLS = up.peer, up.peer != ""
+		x.record.Peer, x.record.MutualTLS = up.Peer, up.Peer != ""
 	}
 	header := x.w.Header()
 	for name, values := range response.Header {

@@ -149,7 +149,7 @@ func TestARetryReplaysTheBody(t *testing.T) {
 		}
 		_, _ = w.Write(body)
 	}), func(f *config.Forward, _ *config.Settings) {
-		f.Retry = &config.RetryPolicy{On: config.Retry5xx, Attempts: 2, BackoffBase: time.Millisecond, BackoffMax: time.Millisecond, HostAttempts: 1}
+		f.Retry = &config.RetryPolicy{On: config.Retry5xx, Attempts: 2, BackoffBase: time.Millisecond, BackoffMax: time.Millisecond}
 	})
 	response, err := b.client.Post(b.url+"/", "text/plain", io.MultiReader(strings.NewReader("again "), strings.NewReader("and again")))
 	if err != nil {

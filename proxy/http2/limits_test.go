@@ -353,7 +353,7 @@ func TestAStaleConnectionIsReplaced(t *testing.T) {
 	if got != "200 200 200 503 " {
 		t.Error(got)
 	}
-	b.server.upstreams.close()
+	b.server.upstreams.Close()
 	listener.Close()
 	running.Wait()
 }

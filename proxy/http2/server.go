@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/periplus-mesh/periplus/proxy/forward"
+	"github.com/periplus-mesh/periplus/proxy/http2/upstream"
 	"github.com/periplus-mesh/periplus/proxy/record"
 )
 
@@ -49,7 +50,7 @@ func (c *Config) validate() {
 // Server serves HTTP/2 connections and can be drained. Run must be called for idle upstream connections to go.
 type Server struct {
 	config    Config
-	upstreams upstreams
+	upstreams upstream.Pools
 
 	telling sync.WaitGroup // those that say GOAWAY
 
@@ -127,13 +128,13 @@ func (s *Server) leave(server *http.Server) {
 func (s *Server) Run(ctx context.Context) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	defer s.upstreams.close()
+	defer s.upstreams.Close()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case now := <-ticker.C:
-			s.upstreams.sweep(s.config.Clusters.View(), now)
+			s.upstreams.Sweep(s.config.Clusters.View(), now)
 		}
 	}
 }

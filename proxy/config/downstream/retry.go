@@ -37,7 +37,6 @@ func decodeRetry(p field.Problems, pb *routev3.RetryPolicy) *config.RetryPolicy 
 		PerTryTimeout: p.Duration("per_try_timeout", pb.GetPerTryTimeout(), 0),
 		PerTryIdle:    p.Duration("per_try_idle_timeout", pb.GetPerTryIdleTimeout(), 0),
 		BackoffBase:   p.Positive("retry_back_off.base_interval", pb.GetRetryBackOff().GetBaseInterval(), 25*time.Millisecond),
-		HostAttempts:  uint32(min(max(1, pb.GetHostSelectionRetryMaxAttempts()), 64)),
 	}
 	r.BackoffMax = max(r.BackoffBase, p.Positive("retry_back_off.max_interval", pb.GetRetryBackOff().GetMaxInterval(), 10*r.BackoffBase))
 	for _, predicate := range pb.GetRetryHostPredicate() {

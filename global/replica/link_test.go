@@ -45,7 +45,7 @@ func TestSilentStrangersDoNotKeepReplicasOut(t *testing.T) {
 		c.Dial = (&dialer{net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}}).dial
 	})
 	eventually(t, "b runs", func() bool { return b.layer.Load() != nil })
-	conn, err := b.layer.Load().Dial(raft.ServerAddress(p.members["a"].Address.String()), handshakeTimeout-2*time.Second)
+	conn, err := b.layer.Load().Dial(raft.ServerAddress(p.members["a"].Address.String()), 3*time.Second)
 	if err != nil {
 		t.Fatalf("replica b is kept out: %v", err)
 	}

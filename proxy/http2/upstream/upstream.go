@@ -1,4 +1,4 @@
-package http2
+package upstream
 
 import (
 	"context"
@@ -21,8 +21,8 @@ type key struct {
 	http2    bool
 }
 
-// upstreams are the connections to hosts. The zero value is ready.
-type upstreams struct {
+// Pools are the connections to hosts. The zero value is ready; it must not be copied.
+type Pools struct {
 	mu     sync.Mutex
 	pool   map[key]*pool // guarded by mu
 	closed bool          // guarded by mu; nothing is kept any more
@@ -31,9 +31,9 @@ type upstreams struct {
 // pool holds the connections to one host.
 type pool struct {
 	mu      sync.Mutex
-	conns   []*upstream // guarded by mu
-	dialing *dialing    // guarded by mu; nil: nobody dials
-	gone    bool        // guarded by mu; it is not in upstreams any more
+	conns   []*Conn  // guarded by mu
+	dialing *dialing // guarded by mu; nil: nobody dials
+	gone    bool     // guarded by mu; it is not in Pools any more
 }
 
 // dialing is an attempt to connect, on whose outcome a burst of requests waits.
@@ -42,19 +42,20 @@ type dialing struct {
 	err  error         // nil: there is a connection, or whoever dialled gave up
 }
 
-// upstream is one connection.
-type upstream struct {
+// Conn is one connection. Each Connect reserves one request on it, which is sent with RoundTrip, or given up with
+// Release.
+type Conn struct {
 	*http.ClientConn
+	Peer   string      // SPIFFE ID; "" without TLS
+	Used   atomic.Bool // a request was answered on it, or failed
 	conn   *counted
-	peer   string      // SPIFFE ID; "" without TLS
-	used   atomic.Bool // a request was answered on it, or failed
-	uses   uint32      // guarded by the pool's mu
-	opened time.Time   // guarded likewise, as is idle
-	idle   time.Time   // when it was last seen with nothing in flight
+	uses   uint32    // guarded by the pool's mu
+	opened time.Time // guarded likewise, as is idle
+	idle   time.Time // when it was last seen with nothing in flight
 }
 
 // get returns the pool of a key; nil after close.
-func (u *upstreams) get(k key) *pool {
+func (u *Pools) get(k key) *pool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.closed {
@@ -71,9 +72,10 @@ func (u *upstreams) get(k key) *pool {
 	return p
 }
 
-// connect returns a connection on which a request is reserved; if there are too many it waits for its turn, until a
-// time; zero: as long as ctx.
-func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool, until time.Time) (c *upstream, err error) {
+// Connect returns a connection to the call's host on which a request is reserved; if there are too many it waits for its
+// turn, until a time; zero: as long as ctx. The error is [forward.ErrWaited] when the time was over first,
+// [forward.ErrOverflow] when too many wait, or what dialling ended with.
+func (u *Pools) Connect(ctx context.Context, call *forward.Call, http2 bool, until time.Time) (c *Conn, err error) {
 	if !until.IsZero() {
 		limited, cancel := context.WithDeadline(ctx, until)
 		defer cancel()
@@ -95,7 +97,7 @@ func (u *upstreams) connect(ctx context.Context, call *forward.Call, http2 bool,
 }
 
 // tryConnect: of the requests that find no connection to a host one dials, and the others wait for what comes of it.
-func (u *upstreams) tryConnect(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error) {
+func (u *Pools) tryConnect(ctx context.Context, call *forward.Call, http2 bool) (*Conn, error) {
 	k := key{call.Cluster.Settings, call.Host.Address, http2}
 	for {
 		p := u.get(k)
@@ -123,7 +125,7 @@ func (u *upstreams) tryConnect(ctx context.Context, call *forward.Call, http2 bo
 }
 
 // reserve returns a connection with a place reserved, or who dials; first: the caller has to. Neither: p is gone.
-func (p *pool) reserve(k key) (c *upstream, d *dialing, first bool) {
+func (p *pool) reserve(k key) (c *Conn, d *dialing, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.gone {
@@ -147,7 +149,7 @@ func (p *pool) reserve(k key) (c *upstream, d *dialing, first bool) {
 }
 
 // dial connects for those that wait, too. If it is the caller who gives up, one of them dials next.
-func (p *pool) dial(ctx context.Context, call *forward.Call, d *dialing, http2 bool) (*upstream, error) {
+func (p *pool) dial(ctx context.Context, call *forward.Call, d *dialing, http2 bool) (*Conn, error) {
 	c, err := dial(ctx, call, http2)
 	if err == nil {
 		err = c.Reserve()
@@ -174,7 +176,7 @@ func (p *pool) dial(ctx context.Context, call *forward.Call, d *dialing, http2 b
 }
 
 // dial makes a connection of what the cluster dials; net/http sees clear text of the one protocol that was agreed.
-func dial(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error) {
+func dial(ctx context.Context, call *forward.Call, http2 bool) (*Conn, error) {
 	up, closed, err := call.Cluster.Dial(ctx, call.Host)
 	if err != nil {
 		return nil, err
@@ -206,7 +208,7 @@ func dial(ctx context.Context, call *forward.Call, http2 bool) (*upstream, error
 		}
 	})
 	now := time.Now()
-	return &upstream{ClientConn: client, conn: conn, peer: up.Peer, opened: now, idle: now}, nil
+	return &Conn{ClientConn: client, Peer: up.Peer, conn: conn, opened: now, idle: now}, nil
 }
 
 // counted gives its place among the cluster's connections back when it is closed, and ends an upload.
@@ -219,9 +221,10 @@ type counted struct {
 	upload io.Closer // guarded by mu; nil: none
 }
 
-// uploads has a request's body closed when the connection is: over HTTP/1.1 net/http does not tell that the response
+// Uploads has a request's body closed when the connection is: over HTTP/1.1 net/http does not tell that the response
 // failed before the body's last read is over, which may wait for the client. Call what it returns when that is over.
-func (c *counted) uploads(body io.Closer) (end func()) {
+func (u *Conn) Uploads(body io.Closer) (end func()) {
+	c := u.conn
 	c.mu.Lock()
 	c.upload = body
 	over := c.over
@@ -252,8 +255,8 @@ func (c *counted) Close() error {
 	return err
 }
 
-// sweep closes what is broken, idle for too long, used up, or no longer configured; the last two once nothing runs.
-func (u *upstreams) sweep(v *forward.View, now time.Time) {
+// Sweep closes what is broken, idle for too long, used up, or no longer configured; the last two once nothing runs.
+func (u *Pools) Sweep(v *forward.View, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for k, p := range u.pool {
@@ -305,7 +308,8 @@ func (p *pool) sweep(s *config.Settings, wanted bool, now time.Time) (gone bool)
 	return p.gone
 }
 
-func (u *upstreams) close() {
+// Close closes every connection, with the requests on it; Connect fails with net.ErrClosed from then on.
+func (u *Pools) Close() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, p := range u.pool {

@@ -1,4 +1,4 @@
-package http2
+package upstream
 
 import (
 	"context"
@@ -11,10 +11,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
 	"github.com/periplus-mesh/periplus/proxy/route"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // callTo returns how to begin calls to a host that is dialled so.
 func callTo(t *testing.T, dial func(context.Context) error) func() *forward.Call {
@@ -47,13 +51,13 @@ func TestABurstDialsOnce(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		var u upstreams
+		var u Pools
 		began := time.Now()
 		var work sync.WaitGroup
 		for range 20 {
 			c := call()
 			work.Go(func() {
-				if _, err := u.connect(t.Context(), c, true, time.Time{}); !errors.Is(err, context.DeadlineExceeded) {
+				if _, err := u.Connect(t.Context(), c, true, time.Time{}); !errors.Is(err, context.DeadlineExceeded) {
 					t.Error(err)
 				}
 			})
@@ -77,12 +81,12 @@ func TestWaitingForADialIsBounded(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		})
-		var u upstreams
+		var u Pools
 		first, giveUp := context.WithTimeout(t.Context(), 3*time.Second)
 		defer giveUp()
 		began := time.Now()
 		var work sync.WaitGroup
-		work.Go(func() { _, _ = u.connect(first, call(), true, time.Time{}) })
+		work.Go(func() { _, _ = u.Connect(first, call(), true, time.Time{}) })
 		synctest.Wait()
 		for _, c := range []struct {
 			until time.Duration
@@ -94,7 +98,7 @@ func TestWaitingForADialIsBounded(t *testing.T) {
 				if c.until > 0 {
 					until = began.Add(c.until)
 				}
-				if _, err := u.connect(t.Context(), call(), true, until); !errors.Is(err, c.want) || time.Since(began) != c.after {
+				if _, err := u.Connect(t.Context(), call(), true, until); !errors.Is(err, c.want) || time.Since(began) != c.after {
 					t.Errorf("%v after %v", err, time.Since(began))
 				}
 			})
@@ -106,15 +110,15 @@ func TestWaitingForADialIsBounded(t *testing.T) {
 // A request that has found a pool which is then given up looks for another, so that no connection is forgotten.
 func TestAPoolThatIsGivenUpIsNotUsed(t *testing.T) {
 	call := callTo(t, func(context.Context) error { return errors.New("refused") })()
-	var u upstreams
+	var u Pools
 	k := key{call.Cluster.Settings, call.Host.Address, true}
 	p := u.get(k)
-	u.sweep(forward.NewClusters(forward.ClustersConfig{}).View(), time.Now())
+	u.Sweep(forward.NewClusters(forward.ClustersConfig{}).View(), time.Now())
 	if c, d, first := p.reserve(k); c != nil || d != nil || first || u.get(k) == p {
 		t.Error("it is used")
 	}
-	u.close()
-	if _, err := u.connect(t.Context(), call, true, time.Time{}); !errors.Is(err, net.ErrClosed) {
+	u.Close()
+	if _, err := u.Connect(t.Context(), call, true, time.Time{}); !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}
 }
