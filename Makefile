@@ -5,6 +5,9 @@ FUZZTIME ?= 30s
 
 SHELL := /bin/bash
 
+# What is built does not depend on where the clone is, so that another clone finds it in Go's cache.
+export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
+
 # The tests with real components and processes, without the race detector; three at a time, for each has addresses of its
 # own and mostly waits. Those that need what takes longest to build come last. Never from the cache of test results (-count 1):
 # it does not see the programs that they start.
@@ -17,7 +20,7 @@ COUNTS := .cache/unit.tally .cache/e2e.tally .cache/real.tally
 .PHONY: build test unit e2e browser-deps realdeps real real-tests fuzz bench generate lint clean
 
 build: ## every binary, into bin/
-	$(GO) build -trimpath -o bin/ ./cmd/...
+	$(GO) build -o bin/ ./cmd/...
 
 # Everything is run even if something fails, and the last line says how many tests passed, failed and were skipped. The
 # components are got meanwhile, in a session of its own, which ends with this one.
