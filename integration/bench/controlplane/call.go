@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"slices"
+	"sync"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"golang.org/x/net/http2"
@@ -20,9 +20,12 @@ const (
 	prefix = 5
 	// streamID is the stream; a call has its connection for itself.
 	streamID = 1
-	// kept is how large a buffer may be to be used again.
+	// kept is how large a buffer a call keeps for itself.
 	kept = 64 << 10
 )
+
+// large are buffers for messages that are larger: every proxy receives a few while it becomes warm.
+var large sync.Pool // of *[]byte
 
 // call is one gRPC call, on an HTTP/2 connection of its own, that one goroutine reads and writes. grpc-go's client has
 // four goroutines for one, and a thousand of them on one core would take longer than the server that is measured.
@@ -96,6 +99,8 @@ func (c *call) flush() error {
 // receive returns the next message, which is valid until the next call of it.
 func (c *call) receive() ([]byte, error) {
 	if c.data = append(c.data[:0], c.data[c.took:]...); len(c.data) == 0 && cap(c.data) > kept {
+		used := c.data
+		large.Put(&used)
 		c.data = nil
 	}
 	c.took = 0
@@ -106,7 +111,7 @@ func (c *call) receive() ([]byte, error) {
 				c.took = end
 				return c.data[prefix:end], nil
 			}
-			c.data = slices.Grow(c.data, end-len(c.data))
+			c.grow(end)
 		}
 		frame, err := c.framer.ReadFrame()
 		if err != nil {
@@ -116,6 +121,18 @@ func (c *call) receive() ([]byte, error) {
 			return nil, err
 		}
 	}
+}
+
+// grow makes room for n bytes in all.
+func (c *call) grow(n int) {
+	if n <= cap(c.data) {
+		return
+	}
+	if used, ok := large.Get().(*[]byte); ok && cap(*used) >= n {
+		c.data = append(*used, c.data...)
+		return
+	}
+	c.data = append(make([]byte, 0, max(n, kept)), c.data...)
 }
 
 func (c *call) take(frame http2.Frame) error {

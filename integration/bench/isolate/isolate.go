@@ -49,7 +49,8 @@ func Enter() error {
 		return fmt.Errorf("network namespace: loopback: %w", err)
 	}
 	if err := os.WriteFile(CongestionFile, []byte(congestionControl), 0); err != nil {
-		return fmt.Errorf("network namespace: %w (-host measures without one)", err)
+		return fmt.Errorf("network namespace: %w (the machine must have %s in net.ipv4.tcp_allowed_congestion_control; -host measures "+
+			"without a namespace)", err, congestionControl)
 	}
 	return nil
 }
