@@ -16,7 +16,7 @@ func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
 
 type codec struct{ encoding.CodecV2 }
 
-// Message is a response as it is handed to SendMsg: framed, so that it holds nothing else while it waits.
+// Message is a response as it is handed to SendMsg: framed.
 type Message struct {
 	Type xds.Type
 	// ResourceBytes is how many bytes of it are resources.
@@ -76,13 +76,22 @@ type frame struct {
 	parts []mem.SliceBuffer // what data points at: one allocation instead of one for each
 	own   []byte
 	given int // how much of own is in parts
+
+	few struct { // room for one resource, the common push, in the same allocation
+		data  [2]mem.Buffer
+		parts [2]mem.SliceBuffer
+		own   [128]byte
+	}
 }
 
 func newFrame(parts, own int) *frame {
-	return &frame{
-		Message: Message{data: make(mem.BufferSlice, 0, parts)},
-		parts:   make([]mem.SliceBuffer, 0, parts), own: make([]byte, 0, own),
+	f := new(frame)
+	if parts <= len(f.few.parts) && own <= len(f.few.own) {
+		f.data, f.parts, f.own = f.few.data[:0], f.few.parts[:0], f.few.own[:0]
+		return f
 	}
+	f.data, f.parts, f.own = make(mem.BufferSlice, 0, parts), make([]mem.SliceBuffer, 0, parts), make([]byte, 0, own)
+	return f
 }
 
 // shared adds a part of a resource.
@@ -110,5 +119,6 @@ func (f *frame) flush() {
 
 func (f *frame) finish(t xds.Type) *Message {
 	f.flush()
-	return &Message{Type: t, data: f.data, ResourceBytes: f.ResourceBytes}
+	f.Type = t
+	return &f.Message
 }

@@ -10,7 +10,8 @@ import (
 // the process. A thousand streams of two thousand resources each are 32 MB; as Go maps they would be four times that.
 type versions struct {
 	entries []entry
-	// next is where the name after the last one found is: names are looked for in order when many are.
+	// next is where the name after the last one found is: names are looked for in order when many are, and the one of a
+	// lone change twice.
 	next int
 }
 
@@ -21,9 +22,11 @@ type entry struct {
 }
 
 func (v *versions) search(name string) (int, bool) {
-	if i := v.next; i < len(v.entries) && v.entries[i].name.Value() == name {
-		v.next++
-		return i, true
+	for i := max(v.next-1, 0); i <= v.next && i < len(v.entries); i++ {
+		if v.entries[i].name.Value() == name {
+			v.next = i + 1
+			return i, true
+		}
 	}
 	if n := len(v.entries); n > 0 && v.entries[n-1].name.Value() < name {
 		return n, false // names arrive in order when many arrive
