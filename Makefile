@@ -8,9 +8,9 @@ SHELL := /bin/bash
 # What is built does not depend on where the clone is, so that another clone finds it in Go's cache.
 export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 
-# The tests with real components and processes, without the race detector; three at a time, for each has addresses of its
-# own and mostly waits. Those that need what takes longest to build come last. Never from the cache of test results (-count 1):
-# it does not see the programs that they start.
+# The tests with real components and processes, without the race detector; three at a time, and beside those of 'up', for each
+# has addresses of its own and mostly waits. Those that need what takes longest to build come last. Never from the cache of
+# test results (-count 1): it does not see the programs that they start.
 REAL := harness kube etcd oracle grpc prometheus realdeps spire envoy
 
 # What counts the tests, and where it keeps the counts of each part.
@@ -23,11 +23,15 @@ build: ## every binary, into bin/
 	$(GO) build -o bin/ ./cmd/...
 
 # Everything is run even if something fails, and the last line says how many tests passed, failed and were skipped. The
-# components are got meanwhile, in a session of its own, which ends with this one.
+# components are got meanwhile, and their tests run beside those of 'up', which come first where both want a core: each in a
+# session of its own, which ends with this one.
 test: $(TALLY) ## everything: rules, unit, property, fuzz corpora, simulation, real processes, real components
 	@rm -f $(COUNTS); mkdir -p .cache/realdeps; failed=; \
-	setsid $(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 & get=$$!; trap 'kill -- -$$get 2>/dev/null' EXIT; \
-	for stage in lint unit e2e real-tests; do make --no-print-directory $$stage || failed="$$failed $$stage"; done; \
+	setsid $(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 & get=$$!; real=; trap 'for group in $$get $$real; do kill -- -$$group; done 2>/dev/null' EXIT; \
+	for stage in lint unit; do make --no-print-directory $$stage || failed="$$failed $$stage"; done; \
+	setsid nice make --no-print-directory real-tests >.cache/real.log 2>&1 & real=$$!; \
+	make --no-print-directory e2e || failed="$$failed e2e"; \
+	wait $$real || failed="$$failed real-tests"; cat .cache/real.log; \
 	wait $$get || failed="$$failed realdeps"; cat .cache/realdeps/log; \
 	[ -z "$$failed" ] || echo "failed:$$failed"; \
 	$(TALLY) -total $(COUNTS) && [ -z "$$failed" ]
@@ -39,8 +43,8 @@ lint: ## formatting and vet
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo 'gofmt would change:'; gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 
-unit: $(TALLY) ## all but the tests with real processes, with the race detector
-	@set -o pipefail; $(GO) test -json -race -timeout 15m $$($(GO) list ./... | grep -vE '/integration/(e2e|$(subst $() ,|,$(REAL)))(/|$$)') | $(TALLY) .cache/unit.tally
+unit: $(TALLY) ## all but the tests with real processes, with the race detector; what takes longest first
+	@set -o pipefail; $(GO) test -json -race -timeout 15m ./integration/sim $$($(GO) list ./... | grep -vE '/integration/(sim|e2e|$(subst $() ,|,$(REAL)))(/|$$)') | $(TALLY) .cache/unit.tally
 	@$(GO) test -run AllocatesNothing ./proxy/forward # the race detector allocates, so that it is skipped above
 
 e2e: $(TALLY) browser-deps ## the mesh of 'periplus up', real processes, under load
@@ -53,7 +57,7 @@ real: realdeps real-tests ## the mesh with real components; what cannot be had i
 
 real-tests: $(TALLY) # a test whose component is still being built waits for it
 	$(GO) build -o .cache/bin/ ./cmd/...
-	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -json -count 1 -p 3 -timeout 25m $(REAL:%=./integration/%/...) | $(TALLY) -v .cache/real.tally
+	@set -o pipefail; PERIPLUS_BIN=$(CURDIR)/.cache/bin $(GO) test -json -count 1 -p 3 -timeout 40m $(REAL:%=./integration/%/...) | $(TALLY) -v .cache/real.tally
 
 browser-deps: ## Debian's Chromium, for the test of the dashboard; where it cannot be had that test says so and is skipped
 	@command -v chromium >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && (apt-get update -qq; apt-get install -y -qq chromium) >/dev/null 2>&1; } || echo 'chromium is not there and could not be installed: the browser test will be skipped'
