@@ -8,9 +8,9 @@ SHELL := /bin/bash
 # What is built does not depend on where the clone is, so that another clone finds it in Go's cache.
 export GOFLAGS := $(strip $(GOFLAGS) -trimpath)
 
-# The tests with real components and processes, without the race detector; three at a time, and beside those of 'up', for each
-# has addresses of its own and mostly waits. Those that need what takes longest to build come last. Never from the cache of
-# test results (-count 1): it does not see the programs that they start.
+# The tests with real components and processes, without the race detector; three at a time, for each has addresses of its
+# own and mostly waits, but not beside those of 'up', whose loads would be late. Those that need what takes longest to build
+# come last. Never from the cache of test results (-count 1): it does not see the programs that they start.
 REAL := harness kube etcd oracle grpc prometheus realdeps spire envoy
 
 # What counts the tests, and where it keeps the counts of each part.
@@ -23,15 +23,11 @@ build: ## every binary, into bin/
 	$(GO) build -o bin/ ./cmd/...
 
 # Everything is run even if something fails, and the last line says how many tests passed, failed and were skipped. The
-# components are got meanwhile, and their tests run beside those of 'up', which come first where both want a core: each in a
-# session of its own, which ends with this one.
+# components are got meanwhile, in a session of its own, which ends with this one.
 test: $(TALLY) ## everything: rules, unit, property, fuzz corpora, simulation, real processes, real components
 	@rm -f $(COUNTS); mkdir -p .cache/realdeps; failed=; \
-	setsid $(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 & get=$$!; real=; trap 'for group in $$get $$real; do kill -- -$$group; done 2>/dev/null' EXIT; \
-	for stage in lint unit; do make --no-print-directory $$stage || failed="$$failed $$stage"; done; \
-	setsid nice make --no-print-directory real-tests >.cache/real.log 2>&1 & real=$$!; \
-	make --no-print-directory e2e || failed="$$failed e2e"; \
-	wait $$real || failed="$$failed real-tests"; cat .cache/real.log; \
+	setsid $(GO) run ./integration/realdeps/get >.cache/realdeps/log 2>&1 & get=$$!; trap 'kill -- -$$get 2>/dev/null' EXIT; \
+	for stage in lint unit e2e real-tests; do make --no-print-directory $$stage || failed="$$failed $$stage"; done; \
 	wait $$get || failed="$$failed realdeps"; cat .cache/realdeps/log; \
 	[ -z "$$failed" ] || echo "failed:$$failed"; \
 	$(TALLY) -total $(COUNTS) && [ -z "$$failed" ]
