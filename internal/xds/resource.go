@@ -37,16 +37,21 @@ type Resource struct {
 	Delta, Any []byte
 }
 
-// NewResource marshals body deterministically.
+// NewResource marshals body.
 func NewResource(t Type, name string, body proto.Message) Resource {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(body)
-	if err != nil {
-		panic(fmt.Sprintf("xds: marshal %s %q: %v", t, name, err)) // our own translation made it
-	}
-	return NewRawResource(t, name, data)
+	return NewRawResource(t, name, Marshal(body))
 }
 
-// NewRawResource wraps a body that is already marshalled.
+// Marshal is deterministic: equal bodies are equal bytes, and have the same version.
+func Marshal(body proto.Message) []byte {
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(body)
+	if err != nil {
+		panic(fmt.Sprintf("xds: marshal %T: %v", body, err)) // our own translation made it
+	}
+	return data
+}
+
+// NewRawResource wraps a body that is already marshalled, as [Marshal] does.
 func NewRawResource(t Type, name string, body []byte) Resource {
 	sum := sha256.Sum256(body)
 	version := Version(sum[:8])

@@ -63,7 +63,7 @@ func BenchmarkEDS(b *testing.B) {
 	r, _ := benchView.ParseRequestName(benchName)
 	b.ReportAllocs()
 	for b.Loop() {
-		xds.NewResource(xds.Endpoints, benchName, envoy.LoadAssignment(s, benchView, r))
+		xds.NewRawResource(xds.Endpoints, benchName, envoy.LoadAssignment(s, benchView, r))
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	"github.com/periplus-mesh/periplus/internal/translate/envoy"
@@ -36,7 +34,7 @@ func routeView(v translate.View) translate.View {
 func (c *Catalog) Get(s *mesh.Snapshot, t xds.Type, name string) (xds.Resource, bool) {
 	memory := c.part(t, name).memory(s)
 	if kept := memory.of(t).get(name); kept != nil {
-		return kept.resource(t, name, func() proto.Message { return c.builder(s, t, name)() }), true
+		return kept.resource(t, name, func() []byte { return c.builder(s, t, name)() }), true
 	}
 	build := c.builder(s, t, name)
 	if build == nil {
@@ -57,25 +55,25 @@ func (c *Catalog) part(t xds.Type, name string) part {
 }
 
 // builder finds who makes a resource; nil: it does not exist.
-func (c *Catalog) builder(s *mesh.Snapshot, t xds.Type, name string) func() proto.Message {
+func (c *Catalog) builder(s *mesh.Snapshot, t xds.Type, name string) func() []byte {
 	if c.role().Proxyless() {
 		return c.grpcBuilder(s, t, name)
 	}
 	switch t {
 	case xds.Cluster:
 		if in := c.inbound(name); in != nil {
-			return func() proto.Message { return envoy.InboundCluster(*in) }
+			return func() []byte { return xds.Marshal(envoy.InboundCluster(*in)) }
 		}
 		if r, ok := c.request(s, name); ok {
-			return func() proto.Message { return envoy.Cluster(s, c.shared.view(), r) }
+			return func() []byte { return xds.Marshal(envoy.Cluster(s, c.shared.view(), r)) }
 		}
 	case xds.Endpoints:
 		if r, ok := c.request(s, name); ok {
-			return func() proto.Message { return envoy.LoadAssignment(s, c.shared.view(), r) }
+			return func() []byte { return envoy.LoadAssignment(s, c.shared.view(), r) }
 		}
 	case xds.Route:
 		if c.role() == translate.Sidecar && name == envoy.RouteName {
-			return func() proto.Message { return envoy.Routes(s, c.routes.view()) }
+			return func() []byte { return xds.Marshal(envoy.Routes(s, c.routes.view())) }
 		}
 	case xds.Listener:
 		return c.listener(s, name)

@@ -4,8 +4,6 @@ import (
 	"iter"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	"github.com/periplus-mesh/periplus/internal/translate/envoy"
@@ -13,7 +11,7 @@ import (
 )
 
 // grpcBuilder finds who makes a resource for a client without a proxy; nil: it does not exist.
-func (c *Catalog) grpcBuilder(s *mesh.Snapshot, t xds.Type, name string) func() proto.Message {
+func (c *Catalog) grpcBuilder(s *mesh.Snapshot, t xds.Type, name string) func() []byte {
 	shared, routes := c.shared.view(), c.routes.view()
 	switch t {
 	case xds.Cluster, xds.Endpoints:
@@ -21,18 +19,18 @@ func (c *Catalog) grpcBuilder(s *mesh.Snapshot, t xds.Type, name string) func() 
 		switch {
 		case !ok:
 		case t == xds.Cluster:
-			return func() proto.Message { return envoy.GRPCCluster(s, shared, r) }
+			return func() []byte { return xds.Marshal(envoy.GRPCCluster(s, shared, r)) }
 		default:
-			return func() proto.Message { return envoy.GRPCLoadAssignment(s, shared, r) }
+			return func() []byte { return envoy.GRPCLoadAssignment(s, shared, r) }
 		}
 	case xds.Listener, xds.Route:
 		r, ok := envoy.ParseGRPCTarget(s, routes, name)
 		switch {
 		case !ok:
 		case t == xds.Listener:
-			return func() proto.Message { return envoy.GRPCListener(name) }
+			return func() []byte { return xds.Marshal(envoy.GRPCListener(name)) }
 		default:
-			return func() proto.Message { return envoy.GRPCRoutes(s, routes, name, r) }
+			return func() []byte { return xds.Marshal(envoy.GRPCRoutes(s, routes, name, r)) }
 		}
 	}
 	return nil

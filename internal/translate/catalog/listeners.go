@@ -4,11 +4,10 @@ import (
 	"cmp"
 	"slices"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
 	"github.com/periplus-mesh/periplus/internal/translate/envoy"
+	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
 func (c *Catalog) listenerNames(s *mesh.Snapshot) []string {
@@ -51,24 +50,24 @@ func takes(w *translate.Workload, port uint16) bool {
 }
 
 // listener finds who makes a listener; nil: it does not exist.
-func (c *Catalog) listener(s *mesh.Snapshot, name string) func() proto.Message {
+func (c *Catalog) listener(s *mesh.Snapshot, name string) func() []byte {
 	w := c.workload
 	if c.role() == translate.Gateway {
 		if name == envoy.GatewayListener && w.GatewayPort != 0 {
-			return func() proto.Message { return envoy.Eastwest(w) }
+			return func() []byte { return xds.Marshal(envoy.Eastwest(w)) }
 		}
 		return nil
 	}
 	if name == envoy.HTTPListener && w.OutboundPort != 0 {
-		return func() proto.Message { return envoy.OutboundHTTP(w) }
+		return func() []byte { return xds.Marshal(envoy.OutboundHTTP(w)) }
 	}
 	for i := range w.Inbound {
 		if in := w.Inbound[i]; envoy.InboundListener(in) == name {
-			return func() proto.Message { return envoy.Inbound(s, c.own.view(), w, in) }
+			return func() []byte { return xds.Marshal(envoy.Inbound(s, c.own.view(), w, in)) }
 		}
 	}
 	if r, port, ok := c.tcpListener(s, name); ok {
-		return func() proto.Message { return envoy.OutboundTCP(w.Bind, port, r) }
+		return func() []byte { return xds.Marshal(envoy.OutboundTCP(w.Bind, port, r)) }
 	}
 	return nil
 }

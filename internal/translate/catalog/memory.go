@@ -6,8 +6,6 @@ import (
 	"sync/atomic"
 	"unique"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/pmap"
 	"github.com/periplus-mesh/periplus/internal/translate"
@@ -135,7 +133,7 @@ type kept struct {
 	is   xds.Resource
 }
 
-func (k *kept) resource(t xds.Type, name string, build func() proto.Message) xds.Resource {
-	k.once.Do(func() { k.is = xds.NewResource(t, name, build()) })
+func (k *kept) resource(t xds.Type, name string, build func() []byte) xds.Resource {
+	k.once.Do(func() { k.is = xds.NewRawResource(t, name, build()) })
 	return k.is
 }

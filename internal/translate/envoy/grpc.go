@@ -6,7 +6,6 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	leastrequestv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/load_balancing_policies/least_request/v3"
@@ -143,27 +142,13 @@ func grpcTLS(serverName string, identities []string) *corev3.TransportSocket {
 
 // GRPCLoadAssignment is the assignment as gRPC accepts it: each address once, which assignments have already; no
 // gateways for a client that cannot pass them, and yet priorities without gaps.
-func GRPCLoadAssignment(s *mesh.Snapshot, v translate.View, r translate.Request) *endpointv3.ClusterLoadAssignment {
-	out := &endpointv3.ClusterLoadAssignment{ClusterName: v.RequestName(r)}
-	priority := uint32(0)
-	for _, level := range translate.Assign(s, v, r).Levels {
-		var groups []*endpointv3.LocalityLbEndpoints
-		var last mesh.Locality
-		for i := range level {
-			p := &level[i]
-			if p.Gateway && v.Role != translate.GRPC {
-				continue
-			}
-			if len(groups) == 0 || p.Locality != last {
-				groups, last = append(groups, localityGroup(p, priority)), p.Locality
-			}
-			group := groups[len(groups)-1]
-			group.LbEndpoints = append(group.LbEndpoints, lbEndpoint(p))
+func GRPCLoadAssignment(s *mesh.Snapshot, v translate.View, r translate.Request) []byte {
+	levels := translate.Assign(s, v, r).Levels
+	if v.Role != translate.GRPC {
+		for i := range levels {
+			levels[i] = slices.DeleteFunc(levels[i], func(p translate.Placed) bool { return p.Gateway })
 		}
-		if len(groups) > 0 {
-			out.Endpoints = append(out.Endpoints, groups...)
-			priority++
-		}
+		levels = slices.DeleteFunc(levels, func(level []translate.Placed) bool { return len(level) == 0 })
 	}
-	return out
+	return loadAssignment(v.RequestName(r), levels)
 }
