@@ -2,12 +2,14 @@ package ads_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 
+	"github.com/periplus-mesh/periplus/internal/ads/adsclient"
 	"github.com/periplus-mesh/periplus/internal/ads/adsserver"
 	"github.com/periplus-mesh/periplus/internal/memnet"
 	"github.com/periplus-mesh/periplus/internal/xds"
@@ -90,6 +92,55 @@ func TestCoalescing(t *testing.T) {
 		}
 		if n := p.received() - before; n > 15 {
 			t.Errorf("1000 changes in 1 s were sent in %d pushes, the limit is 10/s", n)
+		}
+	})
+}
+
+// TestStreamsMoveTogether: in a storm all streams are sent the same few states, whenever they began, so that what is built
+// for one serves them all.
+func TestStreamsMoveTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network, state := new(memnet.Network), newStore(shop(1))
+		agent := serve(t, network, "agent:15010", adsserver.Config[world]{State: state, PushesPerSecond: 10})
+		defer agent.stop()
+		storm := func(milliseconds int) {
+			for range milliseconds {
+				time.Sleep(time.Millisecond)
+				state.value.Set(state.value.Latest().with(xds.Endpoints, "c0", time.Now().String()))
+			}
+		}
+		const proxies = 5
+		var mu sync.Mutex
+		sent := make(map[string]int) // how many were sent each content
+		for range proxies {
+			p := newProxy(network, "agent")
+			apply := p.config.Apply
+			p.config.Apply = func(u adsclient.Update) error {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, item := range u.Upserts {
+					sent[string(item.Body)]++
+				}
+				return apply(u)
+			}
+			defer p.start(t)()
+			storm(130)
+		}
+		storm(1000)
+		mu.Lock()
+		clear(sent)
+		mu.Unlock()
+		storm(4000)
+		settle()
+		mu.Lock()
+		defer mu.Unlock()
+		if len(sent) < 6 || len(sent) > 12 {
+			t.Errorf("%d states were sent in 4 s, where each stream is left alone for half a second", len(sent))
+		}
+		for content, n := range sent {
+			if n != proxies {
+				t.Errorf("%d of %d streams were sent the state of %s", n, proxies, content)
+			}
 		}
 	})
 }

