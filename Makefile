@@ -7,7 +7,7 @@ SHELL := /bin/bash
 
 # What is built does not depend on where the clone is, so that another clone finds it in Go's cache. A cold run compiles
 # for most of its time, so the compiler does without debug information, and without its garbage collector as long as it
-# takes no more than a GiB: a quarter less to do.
+# takes no more than a GiB: a tenth to a fifth less to do.
 export GOFLAGS := $(strip $(GOFLAGS) -trimpath -gcflags=all=-dwarf=false '-toolexec=env GOGC=off GOMEMLIMIT=1GiB')
 
 # The tests with real components and processes, without the race detector; three at a time, for each has addresses of its

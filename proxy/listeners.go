@@ -110,17 +110,23 @@ func (l *listeners) bind(name string, want *config.Listener) error {
 	return nil
 }
 
+// acceptRetry bounds the wait after an accept that failed for want of descriptors or memory.
+const acceptRetryMin, acceptRetryMax = 5 * time.Millisecond, 500 * time.Millisecond
+
 func (l *listeners) accept(b *bound) {
+	retry := acceptRetryMin
 	for {
 		conn, err := b.socket.Accept()
 		switch {
 		case err == nil:
+			retry = acceptRetryMin
 			l.running.Go(func() { l.serveConn(conn, b.serves.Load()) })
 		case errors.Is(err, net.ErrClosed), isTimeout(err):
 			return
 		default: // out of file descriptors: give connections time to end
-			l.log.Warn("accept", "listener", b.serves.Load().Name, "err", err)
-			time.Sleep(10 * time.Millisecond)
+			l.log.Warn("accept", "listener", b.serves.Load().Name, "err", err, "retry", retry)
+			time.Sleep(retry)
+			retry = min(2*retry, acceptRetryMax)
 		}
 	}
 }

@@ -42,6 +42,7 @@ type sidecar struct {
 
 	clusters  *forward.Clusters
 	in, out   half
+	inbound   *inbound.Inbound
 	telemetry *telemetry.Telemetry
 	metrics   *metrics
 	pipes     *splice.Pipes
@@ -140,9 +141,9 @@ func newSidecar(life context.Context, c Config, source trust.Source) (*sidecar, 
 	buffers := &http1.Buffers{}
 	s.clusters = forward.NewClusters(forward.ClustersConfig{Source: source, Buffers: buffers, Log: c.Log})
 	s.in, s.out = s.half(life, buffers, own), s.half(life, buffers, own)
-	in := inbound.New(inbound.Config{Forwarder: s.in.forwarder, Source: source, H2: s.in.http2, Log: c.Log})
+	s.inbound = inbound.New(inbound.Config{Forwarder: s.in.forwarder, Source: source, H2: s.in.http2, Current: &s.current, Log: c.Log})
 	out := outbound.New(outbound.Config{Forwarder: s.out.forwarder, H2: s.out.http2})
-	s.in.listeners.serve, s.in.listeners.inbound, s.out.listeners.serve = in.ServeConn, true, out.ServeConn
+	s.in.listeners.serve, s.in.listeners.inbound, s.out.listeners.serve = s.inbound.ServeConn, true, out.ServeConn
 	s.out.closeIdle = out.CloseIdle
 	return s, nil
 }
@@ -177,7 +178,7 @@ func (s *sidecar) telemetryConfig(own string) telemetry.Config {
 // parts are what runs until the sidecar ends.
 func (s *sidecar) parts() []func(context.Context) error {
 	parts := []func(context.Context) error{
-		s.followXDS, s.followReady, s.clusters.Run, s.in.http2.Run, s.out.http2.Run, s.telemetry.Run, s.checkHealth,
+		s.followXDS, s.followReady, s.clusters.Run, s.inbound.Follow, s.in.http2.Run, s.out.http2.Run, s.telemetry.Run, s.checkHealth,
 		func(ctx context.Context) error { return s.in.listeners.run(ctx, &s.current) },
 		func(ctx context.Context) error { return s.out.listeners.run(ctx, &s.current) },
 	}

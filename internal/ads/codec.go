@@ -1,6 +1,9 @@
 package ads
 
 import (
+	"unicode/utf8"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/encoding"
 	_ "google.golang.org/grpc/encoding/proto" // what all other messages are encoded with
 	"google.golang.org/grpc/mem"
@@ -9,8 +12,8 @@ import (
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
-// Codec frames responses around the bytes of their resources, which all streams share, and leaves every other
-// message to gRPC's own protobuf codec. A gRPC server that serves discovery needs it
+// Codec frames responses around the bytes of their resources, which all streams share, reads the usual answer to one by
+// itself, and leaves every other message to gRPC's own protobuf codec. A gRPC server that serves discovery needs it
 // (grpc.ForceServerCodecV2); [ServerOptions] has it.
 func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
 
@@ -30,6 +33,52 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return m.data, nil
 	}
 	return c.CodecV2.Marshal(v)
+}
+
+// Unmarshal implements encoding.CodecV2. By far the most requests accept a response and say nothing else; those are read
+// without protobuf's reflection.
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if m, ok := v.(*discoveryv3.DeltaDiscoveryRequest); ok && len(data) == 1 && acceptance(data[0].ReadOnlyData(), m) {
+		return nil
+	}
+	return c.CodecV2.Unmarshal(data, v)
+}
+
+// acceptance reads a request that consists of type_url (2), of a type that we serve, and response_nonce (6). Of any other
+// it reports false, and leaves m as it is.
+func acceptance(data []byte, m *discoveryv3.DeltaDiscoveryRequest) bool {
+	var kind, nonce string
+	for len(data) > 0 {
+		field, wireType, n := protowire.ConsumeTag(data)
+		if n < 0 || wireType != protowire.BytesType {
+			return false
+		}
+		text, size := protowire.ConsumeBytes(data[n:])
+		if size < 0 {
+			return false
+		}
+		switch {
+		case field == 2 && kindOf(text) != "":
+			kind = kindOf(text)
+		case field == 6 && utf8.Valid(text):
+			nonce = string(text)
+		default:
+			return false
+		}
+		data = data[n+size:]
+	}
+	m.TypeUrl, m.ResponseNonce = kind, nonce
+	return true
+}
+
+// kindOf is the type that text names, without a copy of it; "" if it is none of ours.
+func kindOf(text []byte) string {
+	for _, t := range [...]xds.Type{xds.Endpoints, xds.Cluster, xds.Route, xds.Listener, xds.MeshObject} {
+		if string(text) == string(t) {
+			return string(t)
+		}
+	}
+	return ""
 }
 
 // framing is how much a resource's tag and length take at most.

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"pgregory.net/rapid"
@@ -57,5 +59,44 @@ func BenchmarkFrame(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		FrameDelta(r).data.Free()
+	}
+}
+
+// FuzzRequest: whatever comes is read as protobuf reads it, or refused as it does.
+func FuzzRequest(f *testing.F) {
+	for _, m := range []*discoveryv3.DeltaDiscoveryRequest{
+		{TypeUrl: string(xds.Endpoints), ResponseNonce: "17"}, {TypeUrl: "another", ResponseNonce: "17"}, {ResponseNonce: "\u00fc"},
+		{TypeUrl: string(xds.Cluster), ResponseNonce: "1", ResourceNamesSubscribe: []string{"*"}},
+		{TypeUrl: string(xds.Cluster), ResponseNonce: "1", ErrorDetail: &status.Status{Message: "no"}},
+	} {
+		data, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Add([]byte("\x32\x01\xff")) // a nonce that is not UTF-8
+	f.Fuzz(func(t *testing.T, data []byte) {
+		want, got := new(discoveryv3.DeltaDiscoveryRequest), new(discoveryv3.DeltaDiscoveryRequest)
+		refused := proto.Unmarshal(data, want)
+		err := Codec().Unmarshal(mem.BufferSlice{mem.SliceBuffer(data)}, got)
+		if (err == nil) != (refused == nil) || err == nil && !proto.Equal(got, want) {
+			t.Fatalf("%v, %v; want %v, %v", got, err, want, refused)
+		}
+	})
+}
+
+// BenchmarkAcceptance reads the common request.
+func BenchmarkAcceptance(b *testing.B) {
+	data, err := proto.Marshal(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: string(xds.Endpoints), ResponseNonce: "12345"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	codec, wire := Codec(), mem.BufferSlice{mem.SliceBuffer(data)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := codec.Unmarshal(wire, new(discoveryv3.DeltaDiscoveryRequest)); err != nil {
+			b.Fatal(err)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -57,6 +58,17 @@ func (l *Listener) Chain(port uint16, sni string, tls bool, alpn []string) *Filt
 		return l.Default
 	}
 	return best
+}
+
+// Successor is the chain of l that has the place of one of old, an older version of l; nil if there is none.
+func (l *Listener) Successor(old *Listener, chain *FilterChain) *FilterChain {
+	if chain == old.Default {
+		return l.Default
+	}
+	if i := slices.Index(old.Chains, chain); i >= 0 && i < len(l.Chains) {
+		return l.Chains[i]
+	}
+	return nil
 }
 
 // score is -1 for no match, else larger for the more specific.

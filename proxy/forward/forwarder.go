@@ -68,15 +68,14 @@ func (c *Connection) Refresh(now *config.Config) (current bool) {
 
 // sameChain is the chain of http in old, and the one that has its place in latest; nil if there is none.
 func sameChain(old, latest *config.Listener, http *config.HTTP) (was, is *config.FilterChain) {
-	for i, chain := range old.Chains {
-		if chain.HTTP == http && i < len(latest.Chains) {
-			return chain, latest.Chains[i]
-		}
+	was = old.Default
+	if i := slices.IndexFunc(old.Chains, func(c *config.FilterChain) bool { return c.HTTP == http }); i >= 0 {
+		was = old.Chains[i]
 	}
-	if old.Default != nil && old.Default.HTTP == http {
-		return old.Default, latest.Default
+	if was == nil || was.HTTP != http {
+		return nil, nil
 	}
-	return nil, nil
+	return was, latest.Successor(old, was)
 }
 
 // sameTLS tells whether a handshake that one of them accepted is as good under the other.

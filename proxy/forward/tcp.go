@@ -14,7 +14,8 @@ import (
 	"github.com/periplus-mesh/periplus/proxy/record"
 )
 
-// ServeTCP carries one connection to a host of the listener's cluster, until both sides have ended.
+// ServeTCP carries one connection to a host of the listener's cluster, until both sides have ended or ctx ends. A cause
+// of ctx is what the record has as details.
 func (f *Forwarder) ServeTCP(ctx context.Context, conn net.Conn, permit authz.Permit, c Connection, t *config.TCP) {
 	permit.Require()
 	rec := f.record(conn, &c)
@@ -64,6 +65,9 @@ func (f *Forwarder) passTCP(ctx context.Context, conn net.Conn, t *config.TCP, r
 	var sent, received atomic.Int64
 	reason, _ := splice.Run(ctx, conn, up.Conn, splice.Config{Pipes: f.config.Pipes, IdleTimeout: t.IdleTimeout, Sent: &sent, Received: &received})
 	rec.RequestBytes, rec.ResponseBytes, rec.Details = sent.Load(), received.Load(), string(reason)
+	if cause := context.Cause(ctx); reason == splice.Cancelled && cause != ctx.Err() {
+		rec.Details = cause.Error()
+	}
 }
 
 // dialAny tries hosts until one takes the connection.
@@ -83,6 +87,8 @@ func (c *Cluster) dialAny(ctx context.Context, attempts int, tried *int) (up Ups
 			return up, host, closed, 0
 		case err == ErrOverflow:
 			return up, host, nil, record.Overflow
+		case ctx.Err() != nil: // which says nothing about the host
+			return up, host, nil, record.ConnectFailure
 		}
 		c.Set.Report(host, balance.LocalFailure, time.Now())
 		flags = record.ConnectFailure

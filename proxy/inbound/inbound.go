@@ -15,6 +15,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/internal/sni"
+	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/proxy/authz"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
@@ -32,6 +33,8 @@ type Config struct {
 	Forwarder *forward.Forwarder // never nil
 	Source    trust.Source       // own identity; nil refuses every chain with TLS
 	H2        H2Handler          // nil: h2 is not offered
+	// Current is the configuration that listeners are of; nil: a connection is only asked about when it begins.
+	Current *watch.Value[*config.Config]
 	// HandshakeTimeout bounds the ClientHello and the handshake; 0: 10 s.
 	HandshakeTimeout time.Duration
 	Log              *slog.Logger // nil: discarded
@@ -48,7 +51,8 @@ func (c *Config) validate() {
 
 // Inbound serves the connections of inbound listeners.
 type Inbound struct {
-	config Config
+	config  Config
+	tunnels tunnels
 
 	mu   sync.Mutex // guards made
 	made map[*config.DownstreamTLS]*tls.Config
@@ -207,6 +211,12 @@ func (i *Inbound) serve(ctx context.Context, conn net.Conn, chain *config.Filter
 		i.config.Log.Debug("inbound denied", "listener", c.Listener.Name, "peer", c.Peer.ID, "policy", policy)
 		conn.Close()
 	case chain.TCP != nil:
+		ctx, end := i.begin(ctx, c, chain)
+		defer end()
+		if ctx.Err() != nil {
+			conn.Close()
+			return
+		}
 		i.config.Forwarder.ServeTCP(ctx, conn, permit, c, chain.TCP)
 	case chain.HTTP == nil:
 		conn.Close()

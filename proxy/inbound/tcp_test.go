@@ -1,6 +1,7 @@
 package inbound_test
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/inbound"
 	"github.com/periplus-mesh/periplus/proxy/outbound"
@@ -86,6 +88,68 @@ func TestTCPThroughBothSidecars(t *testing.T) {
 				t.Errorf("got %d bytes %.30q, want %d", len(got), got, len(test.want))
 			}
 		})
+	}
+}
+
+// A policy that arrives ends the open connections that it refuses, and no others; a connection that was permitted under an
+// older one is asked again before it begins.
+func TestPolicyEndsOpenConnections(t *testing.T) {
+	east, west := newAuthority(t, "east.mesh"), newAuthority(t, "west.mesh")
+	server := west.source(t, "/db", east)
+	chain := &config.FilterChain{TLS: &config.DownstreamTLS{ALPN: []string{"periplus-tcp"}, RequireClient: true}, TCP: tcpTo("up")}
+	first, l := resources(tcpApp(t), nil, chain)
+	with := func(rbac []*config.RBAC) *config.Config {
+		c, listener, denying := *first, *l, *chain
+		denying.RBAC = rbac
+		listener.Chains = []*config.FilterChain{&denying}
+		c.Listeners = map[string]*config.Listener{"l": &listener}
+		return &c
+	}
+	var current watch.Value[*config.Config]
+	current.Set(first)
+	side := newSide(first, server)
+	in := inbound.New(inbound.Config{Forwarder: side.f, Source: server, Current: &current})
+	address := side.serve(t, in, l)
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { _ = in.Follow(ctx) })
+	defer following.Wait()
+	defer cancel()
+
+	dial := func(path string) *tls.Conn {
+		settings := trust.ClientConfig(east.source(t, path, west), trust.AuthorizeAny)
+		settings.ServerName, settings.NextProtos = "db", []string{"periplus-tcp"}
+		conn, err := tls.Dial("tcp", address, settings)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		return conn
+	}
+	finish := func(conn *tls.Conn) string {
+		_, _ = io.WriteString(conn, "hello")
+		_ = conn.CloseWrite()
+		got, _ := io.ReadAll(conn)
+		return string(got)
+	}
+	checkout, web := dial("/checkout"), dial("/web")
+	for _, conn := range []*tls.Conn{checkout, web} { // so that they are established at the server, too
+		if _, err := io.WriteString(conn, "well, "); err != nil {
+			t.Fatal(err)
+		}
+	}
+	current.Set(with(nil)) // changes nothing for them
+	current.Set(with([]*config.RBAC{{Action: config.RBACDeny, Policies: []config.RBACPolicy{{Name: "no-checkout",
+		Permissions: []config.Condition{{Kind: config.Any}}, Principals: []config.Condition{{Kind: config.Authenticated, String: &config.StringMatch{Value: "spiffe://east.mesh/checkout"}}}}}}}))
+	if got, err := io.ReadAll(checkout); len(got) > 0 || err != nil {
+		t.Errorf("the connection that is denied now: %q, %v", got, err)
+	}
+	if got := finish(web); got != "echo well, hello" {
+		t.Errorf("the other connection: %q", got)
+	}
+	if got := finish(dial("/checkout")); got != "" { // the listener still serves what it did at first
+		t.Errorf("a connection permitted by a policy that is gone: %q", got)
 	}
 }
 
