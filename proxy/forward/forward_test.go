@@ -110,12 +110,20 @@ func TestUpgrade(t *testing.T) {
 		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: %s\r\n\r\nhello ", q.Header.Get("Upgrade"))
 		_, _ = io.Copy(c, r)
 	})
-	p := newProxy(t, []string{up})
-	c := dial(t, p.address)
-	fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: up\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping")
-	_ = c.(*net.TCPConn).CloseWrite()
-	got, _ := io.ReadAll(c)
-	want(t, string(got), "101 Switching Protocols", "Upgrade: websocket", "hello ping")
+	p := newProxy(t, []string{up}, func(c *config.Config, _ *config.Forward, _ *config.Settings) {
+		httpOf(c).StreamIdleTimeout = 300 * time.Millisecond
+	})
+	for _, ends := range []bool{true, false} { // without an end, the tunnel ends when it was idle
+		c := dial(t, p.address)
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: up\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nping")
+		if ends {
+			_ = c.(*net.TCPConn).CloseWrite()
+		}
+		got, err := io.ReadAll(c)
+		if want(t, string(got), "101 Switching Protocols", "Upgrade: websocket", "hello ping"); err != nil {
+			t.Errorf("ends %v: %v", ends, err)
+		}
+	}
 	if got := talk(t, p.address, "GET / HTTP/1.1\r\nHost: up\r\nConnection: close\r\n\r\n"); !strings.Contains(got, "HTTP/1.1 502") {
 		t.Errorf("101 unasked: %q", got)
 	}

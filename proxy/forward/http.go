@@ -287,7 +287,7 @@ func (s *session) again(ctx context.Context, x *http1.Exchange, up *http1.Conn, 
 		}
 	}
 	if r.response != nil {
-		s.relay(x, up, status, now)
+		s.relay(ctx, x, up, status, now)
 		return false
 	}
 	s.call.Done(r.outcome, 0, now)
@@ -325,7 +325,7 @@ func wait(ctx context.Context, d time.Duration) bool {
 }
 
 // relay sends the response on and keeps the connection if it may be kept.
-func (s *session) relay(x *http1.Exchange, up *http1.Conn, status int, now time.Time) {
+func (s *session) relay(ctx context.Context, x *http1.Exchange, up *http1.Conn, status int, now time.Time) {
 	s.call.Responded(status, now)
 	if s.c.Reporter == record.Source {
 		s.record.Peer, s.record.MutualTLS = up.Peer, up.Peer != ""
@@ -341,7 +341,7 @@ func (s *session) relay(x *http1.Exchange, up *http1.Conn, status int, now time.
 	if s.call.Cookie != "" {
 		s.response.Add = append(s.response.Add, message.Pair{Name: "set-cookie", Value: s.call.Cookie})
 	}
-	reusable, err := x.Relay(up, &s.response)
+	reusable, err := x.Relay(ctx, up, &s.response)
 	if err != nil {
 		s.cut(err)
 	}

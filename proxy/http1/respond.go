@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"context"
 	"net/http"
 	"strconv"
 	"time"
@@ -13,11 +14,12 @@ const maxDrain = 64 << 10
 
 // Relay sends the response that Await returned to the client. reusable tells whether up may carry another request;
 // if not, the caller releases it. An error is ErrClientGone, or tells why the upstream did not finish; the client's
-// connection is then closed where it stands, so that the client sees a truncation (RFC 9112, section 8).
-func (x *Exchange) Relay(up *Conn, e *message.Edit) (reusable bool, err error) {
+// connection is then closed where it stands, so that the client sees a truncation (RFC 9112, section 8). A connection that
+// was upgraded (101) is passed on here, too, until it or ctx ends.
+func (x *Exchange) Relay(ctx context.Context, up *Conn, e *message.Edit) (reusable bool, err error) {
 	response := &up.response
 	if response.Status == http.StatusSwitchingProtocols {
-		return false, x.tunnel(up, e)
+		return false, x.tunnel(ctx, up, e)
 	}
 	c := x.client
 	x.responding.Store(true)

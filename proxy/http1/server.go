@@ -178,6 +178,14 @@ func (c *serverConn) closeGently() {
 	_, _ = io.CopyN(io.Discard, c.Conn.Conn, 256<<10)
 }
 
+func closeWrite(c net.Conn) {
+	if w, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = w.CloseWrite()
+		return
+	}
+	c.Close()
+}
+
 // Drain makes every response from now on the last of its connection.
 func (s *Server) Drain() { s.draining.Store(true) }
 

@@ -1,15 +1,17 @@
 package http1
 
 import (
-	"io"
-	"net"
+	"context"
+	"sync/atomic"
 	"time"
 
+	"github.com/periplus-mesh/periplus/internal/splice"
 	"github.com/periplus-mesh/periplus/proxy/http1/message"
 )
 
-// tunnel passes bytes both ways after 101, until both sides have ended or one has failed.
-func (x *Exchange) tunnel(up *Conn, e *message.Edit) error {
+// tunnel passes bytes both ways after 101, until both sides have ended, one has failed, nothing
+// has passed for Idle, or ctx ends.
+func (x *Exchange) tunnel(ctx context.Context, up *Conn, e *message.Edit) error {
 	x.stopWatch()
 	x.keep, x.Status = false, 101
 	c, response := x.client, &up.response
@@ -30,34 +32,11 @@ func (x *Exchange) tunnel(up *Conn, e *message.Edit) error {
 	if err := up.flush(); err != nil {
 		return ErrClosed
 	}
-	x.pass(c, up)
+	_ = c.Conn.SetWriteDeadline(time.Time{})
+	_ = up.Conn.SetWriteDeadline(time.Time{})
+	var sent, received atomic.Int64
+	_, _ = splice.Run(ctx, c.Conn, up.Conn, splice.Config{IdleTimeout: x.Idle, Sent: &sent, Received: &received})
+	x.RequestBytes += sent.Load()
+	x.ResponseBytes += received.Load()
 	return nil
-}
-
-func (x *Exchange) pass(c, up *Conn) {
-	done := make(chan int64, 1)
-	go func() { done <- half(up.Conn, c.Conn) }()
-	x.ResponseBytes += half(c.Conn, up.Conn)
-	x.RequestBytes += <-done
-}
-
-// half copies one direction, then ends it; on an error it ends both.
-func half(dst, src net.Conn) int64 {
-	_ = dst.SetWriteDeadline(time.Time{})
-	n, err := io.Copy(dst, src)
-	if err != nil {
-		dst.Close()
-		src.Close()
-		return n
-	}
-	closeWrite(dst)
-	return n
-}
-
-func closeWrite(c net.Conn) {
-	if w, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = w.CloseWrite()
-		return
-	}
-	c.Close()
 }
