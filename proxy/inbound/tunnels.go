@@ -25,7 +25,7 @@ type tunnel struct {
 	end      context.CancelCauseFunc
 }
 
-// Follow ends the TCP connections that a newer configuration refuses, until ctx ends.
+// Follow ends the TCP connections that a newer Current refuses, until ctx ends. It needs Current.
 func (i *Inbound) Follow(ctx context.Context) error {
 	for {
 		c, next := i.config.Current.Get()
