@@ -213,7 +213,10 @@ func TestRejectedAndForgedObjects(t *testing.T) {
 		t.Error("a controller wrote into the own cluster")
 	}
 	// The state is there first, what is said about it a moment later.
-	eventually(t, "the forged object is named", func() bool { _, body := f.get("/debug/syncz"); return strings.Contains(body, "only the agent of cluster") })
+	eventually(t, "the forged object is named", func() bool {
+		_, body := f.get("/debug/syncz")
+		return strings.Contains(body, "only the agent of cluster")
+	})
 }
 
 func TestBadServicesFileKeepsTheLastGood(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/cluster-agent/credential"
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
-	"github.com/periplus-mesh/periplus/cluster-agent/state"
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/trust"
 )
@@ -32,7 +32,7 @@ func Run(ctx context.Context, c Config) error {
 		return err
 	}
 	defer unlock()
-	if err := state.Sweep(c.DataDir); err != nil {
+	if err := durable.Sweep(c.DataDir); err != nil {
 		return fmt.Errorf("agent: data folder: %w", err)
 	}
 	ctx, cancel := context.WithCancel(ctx)

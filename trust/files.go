@@ -6,13 +6,14 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/periplus-mesh/periplus/internal/durable"
 )
 
 // Files of [WriteFiles], for programs that read PEM instead of the Workload API. The first three are named as
@@ -138,28 +139,16 @@ func replaceFiles(dir string, files []file) error {
 		}
 	}()
 	for _, f := range files {
-		name, err := writeBeside(dir, f)
-		if name != "" {
-			made = append(made, name)
-		}
+		name, err := durable.Stage(filepath.Join(dir, f.name), f.content)
 		if err != nil {
-			return fmt.Errorf("write %s: %w", filepath.Join(dir, f.name), err)
+			return err
 		}
+		made = append(made, name)
 	}
 	for i, f := range files {
 		if err := os.Rename(made[i], filepath.Join(dir, f.name)); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// writeBeside writes a temporary file, readable by the owner alone (os.CreateTemp), and returns its name.
-func writeBeside(dir string, f file) (string, error) {
-	out, err := os.CreateTemp(dir, "."+f.name+"-")
-	if err != nil {
-		return "", err
-	}
-	_, err = out.Write(f.content)
-	return out.Name(), errors.Join(err, out.Sync(), out.Close())
+	return durable.SyncDir(dir)
 }

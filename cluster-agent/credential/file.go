@@ -16,7 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/cluster-agent/state"
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/trust"
@@ -173,7 +173,7 @@ func save(dir string, s *stored) error {
 	if err != nil {
 		return fmt.Errorf("credential: %w", err)
 	}
-	if err := state.WriteFile(filepath.Join(dir, FileName), data); err != nil {
+	if err := durable.Write(filepath.Join(dir, FileName), data); err != nil {
 		return fmt.Errorf("credential: %w", err)
 	}
 	return nil

@@ -25,7 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
-	"github.com/periplus-mesh/periplus/cluster-agent/state"
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/jointoken"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/trust"
@@ -191,7 +191,7 @@ func pendingKey(dir string) (crypto.Signer, error) {
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err == nil {
-		err = state.WriteFile(path, der)
+		err = durable.Write(path, der)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("registration key: %w", err)

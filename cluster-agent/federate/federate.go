@@ -16,7 +16,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
-	"github.com/periplus-mesh/periplus/cluster-agent/state"
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/watch"
 	"github.com/periplus-mesh/periplus/trust"
@@ -314,7 +314,7 @@ func (f *Federator) remember(domains []spiffeid.TrustDomain) error {
 	if err != nil {
 		return err
 	}
-	if err := state.WriteFile(filepath.Join(f.config.DataDir, managedName), data); err != nil {
+	if err := durable.Write(filepath.Join(f.config.DataDir, managedName), data); err != nil {
 		return err
 	}
 	f.managed = slices.Clone(domains)

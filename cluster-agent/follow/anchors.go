@@ -9,7 +9,7 @@ import (
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 
-	"github.com/periplus-mesh/periplus/cluster-agent/state"
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
@@ -101,5 +101,5 @@ func (a *anchors) write() error {
 	if err != nil {
 		return err
 	}
-	return state.WriteFile(a.path, data)
+	return durable.Write(a.path, data)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/periplus-mesh/periplus/cluster-agent/own"
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/watch"
 )
@@ -195,7 +196,7 @@ func (k *Keeper) changed(snapshot *mesh.Snapshot) bool {
 // either has moved, so that a disk that is full costs no generation.
 func (k *Keeper) write(data []byte) error {
 	newest, older := filepath.Join(k.config.DataDir, newestName), filepath.Join(k.config.DataDir, olderName)
-	temporary, err := stage(newest, data)
+	temporary, err := durable.Stage(newest, data)
 	if err != nil {
 		return err
 	}
@@ -209,5 +210,5 @@ func (k *Keeper) write(data []byte) error {
 		return err
 	}
 	k.broken = false
-	return syncDir(k.config.DataDir)
+	return durable.SyncDir(k.config.DataDir)
 }

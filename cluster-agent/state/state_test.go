@@ -154,25 +154,6 @@ func TestRefusedIsWrittenLater(t *testing.T) {
 	})
 }
 
-// What a process that was killed has left is taken away, and nothing else.
-func TestSweep(t *testing.T) {
-	dir := t.TempDir()
-	name, err := stage(filepath.Join(dir, "x"), []byte("half"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := WriteFile(filepath.Join(dir, "x"), []byte("whole")); err != nil {
-		t.Fatal(err)
-	}
-	if err := Sweep(dir); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 1 || entries[0].Name() != "x" {
-		t.Errorf("%v %v, %s was to go", entries, err, name)
-	}
-}
-
 func TestForeignChangesAreNotWritten(t *testing.T) {
 	k := keeper(t, t.TempDir())
 	put(k, "a")

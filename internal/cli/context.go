@@ -10,6 +10,8 @@ import (
 	"slices"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/periplus-mesh/periplus/internal/durable"
 )
 
 // Config is the file of contexts, ~/.config/periplus/config, in the shape of a kubeconfig.
@@ -78,12 +80,8 @@ func (c *Config) Save(path string) error {
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(path), 0o700)
 	}
-	temporary := path + ".tmp"
 	if err == nil {
-		err = os.WriteFile(temporary, data, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(temporary, path)
+		err = durable.Write(path, data)
 	}
 	if err != nil {
 		return fmt.Errorf("contexts: %w", err)

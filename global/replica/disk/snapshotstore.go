@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/periplus-mesh/periplus/internal/durable"
 )
 
 // Snapshots is raft's snapshot store on disk, with two differences: a snapshot's metadata, which hold the index
@@ -113,22 +115,7 @@ func (s *sealedSink) Close() error {
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
-	return writeSynced(s.dir, sealFile, binary.BigEndian.AppendUint32(nil, crc32.Checksum(meta, castagnoli)))
-}
-
-// writeSynced writes a small file and waits until it and its name are on disk.
-func writeSynced(dir, name string, data []byte) error {
-	file, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("snapshot: %w", err)
-	}
-	_, err = file.Write(data)
-	err = errors.Join(err, file.Sync(), file.Close())
-	folder, opened := os.Open(dir)
-	if opened == nil {
-		err = errors.Join(err, folder.Sync(), folder.Close())
-	}
-	if err = errors.Join(err, opened); err != nil {
+	if err := durable.Write(filepath.Join(s.dir, sealFile), binary.BigEndian.AppendUint32(nil, crc32.Checksum(meta, castagnoli))); err != nil {
 		return fmt.Errorf("snapshot: %w", err)
 	}
 	return nil

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -120,42 +121,24 @@ func writeCache(dir string, data []byte) error {
 		return fmt.Errorf("disk cache: %w", err)
 	}
 	newest := filepath.Join(dir, cacheNewest)
-	if err := writeSynced(newest+".new", data); err != nil {
+	temporary, err := durable.Stage(newest, data)
+	if err != nil {
 		return fmt.Errorf("disk cache: %w", err)
 	}
+	defer os.Remove(temporary) // gone already after the rename
 	if err := os.Rename(newest, filepath.Join(dir, cachePrevious)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("disk cache: %w", err)
 	}
-	if err := os.Rename(newest+".new", newest); err != nil {
+	if err := os.Rename(temporary, newest); err != nil {
 		return fmt.Errorf("disk cache: %w", err)
 	}
-	return syncFolder(dir)
-}
-
-func writeSynced(path string, data []byte) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	return errors.Join(err, file.Sync(), file.Close())
-}
-
-func syncFolder(dir string) error {
-	folder, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("disk cache: %w", err)
-	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return durable.SyncDir(dir)
 }
 
 // readCache returns the newest generation that is whole and this node's. The error tells of every one that is not; a
 // folder without any is no error. A damaged one is removed, for it must not become the previous generation.
 func readCache(dir, node string) ([]kept, error) {
-	var problems error
+	problems := durable.Sweep(dir)
 	for _, name := range []string{cacheNewest, cachePrevious} {
 		path := filepath.Join(dir, name)
 		resources, err := readGeneration(path, node)

@@ -14,6 +14,7 @@ import (
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/spire-api-sdk/proto/spire/api/types"
 
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"github.com/periplus-mesh/periplus/internal/watch"
 )
 
@@ -48,7 +49,7 @@ func Open(c Config) (*Authority, error) {
 
 func open(c Config) (*Authority, error) {
 	a := &Authority{config: c, path: filepath.Join(c.Dir, "authority.json"), metrics: newMetrics(c.Metrics)}
-	if err := sweep(c.Dir); err != nil {
+	if err := durable.Sweep(c.Dir); err != nil {
 		return nil, fmt.Errorf("state: %w", err)
 	}
 	s := newState()
@@ -90,7 +91,7 @@ func (a *Authority) Update(change func(*State) error) error {
 	}
 	data, err := encodeState(a.config.TrustDomain, next)
 	if err == nil {
-		err = writeAtomic(a.path, data)
+		err = durable.Write(a.path, data)
 	}
 	if err != nil {
 		return fmt.Errorf("state: %w", err)
@@ -122,41 +123,4 @@ func (a *Authority) Bundle(s *State) *types.Bundle {
 		b.X509Authorities = append(b.X509Authorities, &types.X509Certificate{Asn1: r.certificate.Raw, Tainted: r.tainted})
 	}
 	return b
-}
-
-// unfinished are files that are being written.
-const unfinished = ".new-*"
-
-// sweep removes what a process that was killed had begun to write: there are keys in it.
-func sweep(dir string) error {
-	names, err := filepath.Glob(filepath.Join(dir, unfinished))
-	for _, name := range names {
-		err = errors.Join(err, os.Remove(name))
-	}
-	return err
-}
-
-// writeAtomic leaves either the old file or the new one, whatever happens, readable by the own user only.
-func writeAtomic(path string, data []byte) error {
-	file, err := os.CreateTemp(filepath.Dir(path), unfinished) // mode 0600
-	if err != nil {
-		return err
-	}
-	_, err = file.Write(data)
-	err = errors.Join(err, file.Sync(), file.Close())
-	if err == nil {
-		err = os.Rename(file.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(err, os.Remove(file.Name()))
-	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(dir string) error {
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+
+	"github.com/periplus-mesh/periplus/internal/durable"
 	"pgregory.net/rapid"
 )
 
@@ -124,8 +126,8 @@ func TestSequence(t *testing.T) {
 // Root keys that a killed process left half written do not stay.
 func TestLeftoversAreSwept(t *testing.T) {
 	c := Config{TrustDomain: spiffeid.RequireTrustDomainFromString("east.mesh"), Dir: t.TempDir(), Life: time.Hour, Log: slog.New(slog.DiscardHandler)}
-	left := filepath.Join(c.Dir, ".new-123")
-	if err := os.WriteFile(left, []byte("key"), 0o600); err != nil {
+	left, err := durable.Stage(filepath.Join(c.Dir, "state"), []byte("key"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Open(c); err != nil {

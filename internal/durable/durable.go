@@ -1,4 +1,4 @@
-package state
+package durable
 
 import (
 	"errors"
@@ -10,10 +10,10 @@ import (
 // unfinished ends the names of files that are being written.
 const unfinished = ".unfinished"
 
-// WriteFile replaces path by data: whole or not at all, readable by the owner only, on disk when it returns. What a
-// crash leaves beside it, Sweep takes away.
-func WriteFile(path string, data []byte) error {
-	temporary, err := stage(path, data)
+// Write replaces path by data: whole or not at all, readable by the owner only, on disk when it returns. After an error the
+// old content is there; what a crash leaves beside it, [Sweep] takes away.
+func Write(path string, data []byte) error {
+	temporary, err := Stage(path, data)
 	if err != nil {
 		return err
 	}
@@ -21,11 +21,12 @@ func WriteFile(path string, data []byte) error {
 	if err := os.Rename(temporary, path); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return syncDir(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
 }
 
-// stage writes data to a file beside path, on disk when it returns. After an error there is none.
-func stage(path string, data []byte) (name string, err error) {
+// Stage writes data to a file beside path, on disk when it returns, that is the caller's to rename or to remove: for who has
+// several to replace. After an error there is none.
+func Stage(path string, data []byte) (name string, err error) {
 	temporary, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*"+unfinished) // mode 0600
 	if err != nil {
 		return "", err
@@ -50,8 +51,8 @@ func Sweep(dir string) error {
 	return err
 }
 
-// syncDir makes a rename last.
-func syncDir(dir string) error {
+// SyncDir makes renames in dir last.
+func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
