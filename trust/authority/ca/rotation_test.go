@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"pgregory.net/rapid"
 
 	"github.com/periplus-mesh/periplus/internal/durable"
-	"pgregory.net/rapid"
 )
 
 // schedule walks the rotation from step to step in made-up time.
