@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -110,12 +111,19 @@ func TestFailoverRule(t *testing.T) {
 func TestAuthorization(t *testing.T) {
 	proxy := running.outbound(visitorA)
 	t.Run("deny by SPIFFE ID", func(t *testing.T) {
+		open := running.openTCP(t)
 		running.withPolicy(t, "AuthorizationPolicy", "deny-visitors", `  selector: {matchLabels: {app: inventory}}
   action: DENY
   rules: [{from: [{source: {principals: ["eu-west.mesh/ns/shop/sa/visitor"]}}]}]`)
 		running.settle()
 		if status, body, _ := ask(t, proxy, "inventory.shop", "/", nil); status != http.StatusForbidden || !strings.Contains(body, "RBAC: access denied") {
 			t.Errorf("the visitor got %d %s", status, body)
+		}
+		if n, err := open.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("the visitor's TCP connection, which was open before the policy: %d bytes, %v", n, err)
+		}
+		if _, err := echoed(t.Context(), "hello"); err == nil {
+			t.Error("the visitor opened another TCP connection")
 		}
 		if status, body, _ := ask(t, proxy, "catalog.shop", "/", nil); status != http.StatusOK {
 			t.Errorf("catalog, which may ask inventory, got %d %s", status, body)

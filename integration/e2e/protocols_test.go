@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -17,10 +18,12 @@ import (
 
 const visitorID = "spiffe://eu-west.mesh/ns/shop/sa/visitor"
 
+// echoes is where the visitor's sidecar takes connections to the echo port of inventory.
+func (m *mesh) echoes() string { return m.host(visitorA) + ":9000" }
+
 // echoed sends text through the mesh to the echo port of inventory and says which region sent it back.
 func echoed(ctx context.Context, text string) (string, error) {
-	address := strings.Replace(running.outbound(visitorA), ":15001", ":9000", 1)
-	hop, back, err := demo.Echo(ctx, address, text)
+	hop, back, err := demo.Echo(ctx, running.echoes(), text)
 	if err != nil {
 		return "", err
 	}
@@ -28,6 +31,24 @@ func echoed(ctx context.Context, text string) (string, error) {
 		return "", fmt.Errorf("%d bytes were sent, %d came back or others", len(text), len(back))
 	}
 	return hop.Region, nil
+}
+
+// openTCP is a connection through the mesh to the echo port of inventory, which has greeted, for 10 s.
+func (m *mesh) openTCP(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("tcp", m.echoes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	err = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	for one := make([]byte, 1); err == nil && one[0] != '\n'; {
+		_, err = conn.Read(one)
+	}
+	if err != nil {
+		t.Fatal("no greeting:", err)
+	}
+	return conn
 }
 
 // checked makes a gRPC call and opens a gRPC stream to inventory through the mesh and says which region answered.

@@ -4,8 +4,8 @@
 //
 //	accept -> ClientHello -> filter chain -> handshake -> ALPN -> authorise -> application
 //
-// A TCP connection is authorised again whenever the rules change, and ended if they refuse it ([Inbound.Follow]); of HTTP every
-// request is (package forward).
+// A connection ends when its peer's trust domain is trusted no more, one of TCP also when rules come that refuse it
+// ([Inbound.Follow]); of HTTP every request is authorised (package forward).
 //
 // A chain without TLS serves plain text to whoever connects; its rules see a peer without identity.
 package inbound

@@ -33,7 +33,8 @@ type Config struct {
 	Forwarder *forward.Forwarder // never nil
 	Source    trust.Source       // own identity; nil refuses every chain with TLS
 	H2        H2Handler          // nil: h2 is not offered
-	// Current is the configuration that listeners are of; nil: a connection is only asked about when it begins.
+	// Current is the configuration that listeners are of; nil: a connection is only asked about when it begins. See
+	// [Inbound.Follow].
 	Current *watch.Value[*config.Config]
 	// HandshakeTimeout bounds the ClientHello and the handshake; 0: 10 s.
 	HandshakeTimeout time.Duration
@@ -51,8 +52,8 @@ func (c *Config) validate() {
 
 // Inbound serves the connections of inbound listeners.
 type Inbound struct {
-	config  Config
-	tunnels tunnels
+	config      Config
+	connections connections
 
 	mu   sync.Mutex // guards made
 	made map[*config.DownstreamTLS]*tls.Config
@@ -68,6 +69,7 @@ func New(c Config) *Inbound {
 func (i *Inbound) ServeConn(ctx context.Context, conn net.Conn, l *config.Listener) {
 	c := forward.Connection{Reporter: record.Destination, Listener: l}
 	c.Peer.Source, c.Peer.Destination = forward.AddrPort(conn.RemoteAddr()).Addr(), forward.AddrPort(conn.LocalAddr())
+	accepted := conn
 	_ = conn.SetDeadline(time.Now().Add(i.config.HandshakeTimeout))
 	conn, chain, err := i.choose(conn, l)
 	if err == nil && chain.TLS != nil {
@@ -75,6 +77,12 @@ func (i *Inbound) ServeConn(ctx context.Context, conn net.Conn, l *config.Listen
 	}
 	if err != nil {
 		i.config.Log.Debug("inbound refused", "listener", l.Name, "peer", c.Peer.Source, "err", err)
+		conn.Close()
+		return
+	}
+	ctx, end := i.begin(ctx, accepted, chain, c)
+	defer end()
+	if ctx.Err() != nil {
 		conn.Close()
 		return
 	}
@@ -211,12 +219,6 @@ func (i *Inbound) serve(ctx context.Context, conn net.Conn, chain *config.Filter
 		i.config.Log.Debug("inbound denied", "listener", c.Listener.Name, "peer", c.Peer.ID, "policy", policy)
 		conn.Close()
 	case chain.TCP != nil:
-		ctx, end := i.begin(ctx, c, chain)
-		defer end()
-		if ctx.Err() != nil {
-			conn.Close()
-			return
-		}
 		i.config.Forwarder.ServeTCP(ctx, conn, permit, c, chain.TCP)
 	case chain.HTTP == nil:
 		conn.Close()

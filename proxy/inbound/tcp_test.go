@@ -1,13 +1,16 @@
 package inbound_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -150,6 +153,61 @@ func TestPolicyEndsOpenConnections(t *testing.T) {
 	}
 	if got := finish(dial("/checkout")); got != "" { // the listener still serves what it did at first
 		t.Errorf("a connection permitted by a policy that is gone: %q", got)
+	}
+}
+
+// When a trust domain is trusted no more its open connections end, of TCP and of HTTP; those of other domains do not.
+func TestWithdrawnTrustEndsOpenConnections(t *testing.T) {
+	east, south, west := newAuthority(t, "east.mesh"), newAuthority(t, "south.mesh"), newAuthority(t, "west.mesh")
+	for _, kind := range []string{"tcp", "http"} {
+		t.Run(kind, func(t *testing.T) {
+			server := west.source(t, "/db", east, south)
+			chain := &config.FilterChain{TLS: &config.DownstreamTLS{RequireClient: true}}
+			app := httptest.NewServer(http.NotFoundHandler())
+			defer app.Close()
+			if kind == "tcp" {
+				chain.TCP = tcpTo("up")
+			}
+			c, l := resources(strings.TrimPrefix(app.URL, "http://"), nil, chain)
+			side := newSide(c, server)
+			in := inbound.New(inbound.Config{Forwarder: side.f, Source: server, Current: watch.New(c)})
+			address := side.serve(t, in, l)
+			ctx, cancel := context.WithCancel(t.Context())
+			var following sync.WaitGroup
+			following.Go(func() { _ = in.Follow(ctx) })
+			defer following.Wait()
+			defer cancel()
+			dial := func(from *authority) *tls.Conn {
+				settings := trust.ClientConfig(from.source(t, "/checkout", west), trust.AuthorizeAny)
+				settings.ServerName = "db"
+				conn, err := tls.Dial("tcp", address, settings)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { conn.Close() })
+				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+				return conn
+			}
+			ask := func(conn *tls.Conn) error {
+				_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+				response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err == nil {
+					_, err = io.Copy(io.Discard, response.Body)
+				}
+				return err
+			}
+			gone, stays := dial(east), dial(south)
+			if err := errors.Join(ask(gone), ask(stays)); err != nil {
+				t.Fatal(err)
+			}
+			server.Set(withdraw(server.Latest(), east))
+			if n, err := gone.Read(make([]byte, 1)); n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("the connection of the domain that is gone: %d bytes, %v", n, err)
+			}
+			if err := ask(stays); err != nil {
+				t.Errorf("the other connection: %v", err)
+			}
+		})
 	}
 }
 
