@@ -81,7 +81,7 @@ func (i *Inbound) begin(ctx context.Context, accepted net.Conn, chain *config.Fi
 
 // judge ends c if it would not be accepted any more.
 func (i *Inbound) judge(c *connection, current *config.Config, material *trust.Material) {
-	if _, trusted := material.Bundles[c.domain]; !trusted && !c.domain.IsZero() {
+	if !c.domain.IsZero() && len(material.Bundles[c.domain]) == 0 {
 		i.config.Log.Warn("inbound connection ended: its trust domain is not trusted any more", "listener", c.listener.Name, "peer", c.peer.ID)
 		c.end(errors.New("trust_domain_withdrawn"))
 		return
