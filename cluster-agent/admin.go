@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/periplus-mesh/periplus/internal/csrf"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 )
@@ -49,7 +50,7 @@ func (a *admin) handler() http.Handler {
 	for path, page := range map[string]func(*agent) any{"syncz": syncz, "endpointz": endpointz, "configz": configz} {
 		mux.HandleFunc("GET /debug/"+path, a.debug(page))
 	}
-	return mux
+	return csrf.Loopback(mux)
 }
 
 func (a *admin) ready(w http.ResponseWriter, _ *http.Request) {

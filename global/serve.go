@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/periplus-mesh/periplus/internal/ads"
+	"github.com/periplus-mesh/periplus/internal/csrf"
 	"github.com/periplus-mesh/periplus/trust"
 )
 
@@ -56,7 +57,7 @@ func (p *parts) serveDashboard(ctx context.Context) error {
 	if p.config.DashboardListener == nil {
 		return nil
 	}
-	return serveHTTP(ctx, p.httpServer(p.api.Dashboard), p.config.DashboardListener, "dashboard")
+	return serveHTTP(ctx, p.httpServer(csrf.Loopback(p.api.Dashboard)), p.config.DashboardListener, "dashboard")
 }
 
 func (p *parts) httpServer(handler http.Handler) *http.Server {

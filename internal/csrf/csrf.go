@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// Protect answers 403 in next's place where a browser was made to ask for a change.
+// Protect answers 403 in next's place where a browser was made to ask for a change, or to read (see [Loopback]).
 func Protect(next http.Handler) http.Handler {
+	next = Loopback(next)
 	return http.NewCrossOriginProtection().Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if changes(r.Method) && !local(r.Host) {
 			http.Error(w, "changes are taken at an IP address or localhost, not at a name that anybody could give to this machine", http.StatusForbidden)
@@ -16,6 +17,28 @@ func Protect(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	}))
+}
+
+// Loopback answers 403 in next's place to requests that came over loopback to another name than localhost: what is meant for
+// this machine alone, a page whose own name was made to lead here must not read. A request without a Host comes from no
+// browser.
+func Loopback(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "" && !local(r.Host) && overLoopback(r) {
+			http.Error(w, "this is answered at an IP address or localhost, not at a name that anybody could give to this machine", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func overLoopback(r *http.Request) bool {
+	address, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return false
+	}
+	at, err := netip.ParseAddrPort(address.String())
+	return err == nil && at.Addr().Unmap().IsLoopback()
 }
 
 func changes(method string) bool {
