@@ -94,6 +94,28 @@ func TestTCPThroughBothSidecars(t *testing.T) {
 	}
 }
 
+// follow asks open connections again until stop is called.
+func follow(t *testing.T, in *inbound.Inbound) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { _ = in.Follow(ctx) })
+	return func() { cancel(); following.Wait() }
+}
+
+// dialTLS is a connection as a sidecar with an identity makes it, for 10 s.
+func dialTLS(t *testing.T, address string, source trust.Source, protocols ...string) *tls.Conn {
+	t.Helper()
+	settings := trust.ClientConfig(source, trust.AuthorizeAny)
+	settings.ServerName, settings.NextProtos = "db", protocols
+	conn, err := tls.Dial("tcp", address, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	return conn
+}
+
 // A policy that arrives ends the open connections that it refuses, and no others; a connection that was permitted under an
 // older one is asked again before it begins.
 func TestPolicyEndsOpenConnections(t *testing.T) {
@@ -113,23 +135,8 @@ func TestPolicyEndsOpenConnections(t *testing.T) {
 	side := newSide(first, server)
 	in := inbound.New(inbound.Config{Forwarder: side.f, Source: server, Current: &current})
 	address := side.serve(t, in, l)
-	ctx, cancel := context.WithCancel(t.Context())
-	var following sync.WaitGroup
-	following.Go(func() { _ = in.Follow(ctx) })
-	defer following.Wait()
-	defer cancel()
-
-	dial := func(path string) *tls.Conn {
-		settings := trust.ClientConfig(east.source(t, path, west), trust.AuthorizeAny)
-		settings.ServerName, settings.NextProtos = "db", []string{"periplus-tcp"}
-		conn, err := tls.Dial("tcp", address, settings)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-		return conn
-	}
+	defer follow(t, in)()
+	dial := func(path string) *tls.Conn { return dialTLS(t, address, east.source(t, path, west), "periplus-tcp") }
 	finish := func(conn *tls.Conn) string {
 		_, _ = io.WriteString(conn, "hello")
 		_ = conn.CloseWrite()
@@ -172,22 +179,7 @@ func TestWithdrawnTrustEndsOpenConnections(t *testing.T) {
 			side := newSide(c, server)
 			in := inbound.New(inbound.Config{Forwarder: side.f, Source: server, Current: watch.New(c)})
 			address := side.serve(t, in, l)
-			ctx, cancel := context.WithCancel(t.Context())
-			var following sync.WaitGroup
-			following.Go(func() { _ = in.Follow(ctx) })
-			defer following.Wait()
-			defer cancel()
-			dial := func(from *authority) *tls.Conn {
-				settings := trust.ClientConfig(from.source(t, "/checkout", west), trust.AuthorizeAny)
-				settings.ServerName = "db"
-				conn, err := tls.Dial("tcp", address, settings)
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { conn.Close() })
-				_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-				return conn
-			}
+			defer follow(t, in)()
 			ask := func(conn *tls.Conn) error {
 				_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 				response, err := http.ReadResponse(bufio.NewReader(conn), nil)
@@ -196,7 +188,7 @@ func TestWithdrawnTrustEndsOpenConnections(t *testing.T) {
 				}
 				return err
 			}
-			gone, stays := dial(east), dial(south)
+			gone, stays := dialTLS(t, address, east.source(t, "/checkout", west)), dialTLS(t, address, south.source(t, "/checkout", west))
 			if err := errors.Join(ask(gone), ask(stays)); err != nil {
 				t.Fatal(err)
 			}
