@@ -1,226 +1,123 @@
 package disk
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
-	"path/filepath"
-	"time"
+	"sync"
 
 	"github.com/hashicorp/raft"
-	"go.etcd.io/bbolt"
-)
-
-// The log is a bbolt file of two buckets. Integers are big-endian.
-//
-//	entries: index u64 -> term u64 | type u8 | appended i64, ns since 1970 | length u32 | extensions | data | CRC32C
-//	values:  name -> value | CRC32C
-//
-// A checksum covers its key as well. The value "range" is the first and the last index, written in the transaction
-// that changes them: bbolt's pages carry no checksums, and a log that damage has cut short looks like a whole one.
-const (
-	entriesBucket = "entries"
-	valuesBucket  = "values"
-	rangeKey      = "range"
-	entryHead     = 8 + 1 + 8 + 4
-	crcBytes      = 4
-	logFile       = "raft.db"
-	openTimeout   = time.Second // to wait for another process that has the file open
 )
 
 // errNoValue has the text that raft takes for "not stored yet".
 var errNoValue = errors.New("not found")
 
-// boltLog is a raft.LogStore and StableStore that verifies everything it reads.
-type boltLog struct{ db *bbolt.DB }
+// segmentLog is a raft.LogStore and StableStore that verifies everything it reads. What it is told to store is one frame, and
+// one wait for the disk.
+type segmentLog struct {
+	folder string
+	blocks int // of a segment, unless a frame needs more
+	lock   *os.File
+	create func(path string, head []byte, size int) error // see createFile
 
-// openBolt opens dir/raft.db and reads all of it once. Damage is [ErrCorrupt].
-func openBolt(dir string) (*boltLog, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("log: %w", err)
-	}
-	path := filepath.Join(dir, logFile)
-	fresh, err := checkFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("log %s: %w", path, err)
-	}
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, Timeout: openTimeout})
-	if err != nil {
-		return nil, fmt.Errorf("log %s: %w", path, openError(err))
-	}
-	log := &boltLog{db}
-	if fresh {
-		err = db.Update(func(tx *bbolt.Tx) error {
-			_, err1 := tx.CreateBucket([]byte(entriesBucket))
-			_, err2 := tx.CreateBucket([]byte(valuesBucket))
-			return errors.Join(err1, err2)
-		})
-	} else {
-		err = db.View(verifyLog)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("log %s: %w", path, errors.Join(err, db.Close()))
-	}
-	return log, nil
+	writer sync.Mutex // held while somebody writes; who holds it may read the state without mu
+	failed error      // guarded by writer: nothing is written any more, for nobody knows what is on disk
+
+	mu       sync.RWMutex // never held while a write waits for the disk
+	state                 // guarded by mu
+	segments []*segment   // guarded by mu: oldest first, at least one; the last is written to
 }
 
-// verifyLog reads everything: the entries must be those from the first to the last that "range" tells.
-func verifyLog(tx *bbolt.Tx) error {
-	values := tx.Bucket([]byte(valuesBucket))
-	err := values.ForEach(func(k, v []byte) error {
-		_, err := unseal(k, v)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	first, last, err := bounds(tx)
-	if err != nil {
-		return err
-	}
-	next := first
-	err = tx.Bucket([]byte(entriesBucket)).ForEach(func(k, v []byte) error {
-		var entry raft.Log
-		if first == 0 || next > last || len(k) != 8 || binary.BigEndian.Uint64(k) != next {
-			return fmt.Errorf("entry %x stands where %d of %d..%d should: %w", k, next, first, last, ErrCorrupt)
-		}
-		next++
-		return decodeEntry(k, v, &entry)
-	})
-	if err == nil && first != 0 && next != last+1 {
-		err = fmt.Errorf("entries end at %d instead of %d: %w", next-1, last, ErrCorrupt)
-	}
-	return err
+func (l *segmentLog) FirstIndex() (uint64, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.first, nil
 }
 
-// bounds are the first and the last index; both 0 when there are no entries.
-func bounds(tx *bbolt.Tx) (first, last uint64, err error) {
-	stored := tx.Bucket([]byte(valuesBucket)).Get([]byte(rangeKey))
-	if stored == nil {
-		return 0, 0, nil
+func (l *segmentLog) LastIndex() (uint64, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return max(l.next, 1) - 1, nil
+}
+
+func (l *segmentLog) GetLog(index uint64, out *raft.Log) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if index < l.first || index >= l.next {
+		return raft.ErrLogNotFound
 	}
-	value, err := unseal([]byte(rangeKey), stored)
-	if err == nil && len(value) != 16 {
-		err = fmt.Errorf("range of %d bytes: %w", len(value), ErrCorrupt)
+	at := l.places[index-l.first]
+	data, err := l.segments[at.segment-l.segments[0].number].read(at)
+	if err == nil {
+		err = decodeEntry(index, data, out)
 	}
 	if err != nil {
-		return 0, 0, err
+		return fmt.Errorf("log %s: entry %d: %w", l.folder, index, err)
 	}
-	return binary.BigEndian.Uint64(value), binary.BigEndian.Uint64(value[8:]), nil
+	return nil
 }
 
-func setBounds(tx *bbolt.Tx, first, last uint64) error {
-	if first > last {
-		first, last = 0, 0
-	}
-	value := binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, first), last)
-	return tx.Bucket([]byte(valuesBucket)).Put([]byte(rangeKey), seal([]byte(rangeKey), value))
-}
+func (l *segmentLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
 
-// IsMonotonic makes raft drop the whole log when it restores a snapshot from the leader, so that no gap is left.
-func (*boltLog) IsMonotonic() bool { return true }
-
-func (l *boltLog) FirstIndex() (first uint64, err error) {
-	err = l.db.View(func(tx *bbolt.Tx) error { first, _, err = bounds(tx); return err })
-	return first, err
-}
-
-func (l *boltLog) LastIndex() (last uint64, err error) {
-	err = l.db.View(func(tx *bbolt.Tx) error { _, last, err = bounds(tx); return err })
-	return last, err
-}
-
-func (l *boltLog) GetLog(index uint64, out *raft.Log) error {
-	return l.db.View(func(tx *bbolt.Tx) error {
-		key := indexKey(index)
-		stored := tx.Bucket([]byte(entriesBucket)).Get(key)
-		if stored == nil {
-			return raft.ErrLogNotFound
-		}
-		return decodeEntry(key, stored, out)
-	})
-}
-
-func (l *boltLog) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{entry}) }
-
-// StoreLogs appends; it refuses to leave a gap.
-func (l *boltLog) StoreLogs(entries []*raft.Log) error {
+// StoreLogs appends; it refuses to leave a gap, and to replace.
+func (l *segmentLog) StoreLogs(entries []*raft.Log) error {
 	if len(entries) == 0 {
 		return nil
 	}
-	return l.db.Update(func(tx *bbolt.Tx) error {
-		first, last, err := bounds(tx)
-		if err != nil {
-			return err
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	next := l.next
+	if next == 0 {
+		next = max(entries[0].Index, 1)
+	}
+	for i, entry := range entries {
+		if entry.Index != next+uint64(i) {
+			return fmt.Errorf("log: entry %d does not follow %d..%d", entry.Index, l.first, next+uint64(i)-1)
 		}
-		bucket := tx.Bucket([]byte(entriesBucket))
-		bucket.FillPercent = 1 // keys only grow: pages are never inserted into
-		for _, entry := range entries {
-			if first == 0 {
-				first, last = entry.Index, entry.Index-1
-			}
-			if entry.Index < first || entry.Index > last+1 {
-				return fmt.Errorf("log: entry %d does not follow %d..%d", entry.Index, first, last)
-			}
-			key := indexKey(entry.Index)
-			if err := bucket.Put(key, encodeEntry(key, entry)); err != nil {
-				return err
-			}
-			last = max(last, entry.Index)
-		}
-		return setBounds(tx, first, last)
-	})
+	}
+	return l.add(encodeEntries(entries))
 }
 
 // DeleteRange deletes a beginning or an end of the log, both ends inclusive.
-func (l *boltLog) DeleteRange(from, to uint64) error {
-	return l.db.Update(func(tx *bbolt.Tx) error {
-		first, last, err := bounds(tx)
-		if err != nil || to < first || from > last {
-			return err
-		}
-		if from > first && to < last {
-			return fmt.Errorf("log: deleting %d..%d of %d..%d would leave a gap", from, to, first, last)
-		}
-		bucket := tx.Bucket([]byte(entriesBucket))
-		for index := max(from, first); index <= min(to, last); index++ {
-			if err := bucket.Delete(indexKey(index)); err != nil {
-				return err
-			}
-		}
-		if from <= first {
-			return setBounds(tx, to+1, last)
-		}
-		return setBounds(tx, first, from-1)
-	})
-}
-
-func (l *boltLog) Set(key, value []byte) error {
-	return l.db.Update(func(tx *bbolt.Tx) error {
-		return tx.Bucket([]byte(valuesBucket)).Put(key, seal(key, value))
-	})
-}
-
-func (l *boltLog) Get(key []byte) (value []byte, err error) {
-	err = l.db.View(func(tx *bbolt.Tx) error {
-		stored := tx.Bucket([]byte(valuesBucket)).Get(key)
-		if stored == nil {
-			return errNoValue
-		}
-		checked, err := unseal(key, stored)
-		value = append([]byte{}, checked...)
+func (l *segmentLog) DeleteRange(from, to uint64) error {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	first, next := l.first, l.next
+	if from, to = max(from, first), min(to, max(next, 1)-1); from > to || next == 0 {
+		return nil
+	}
+	if from > first && to < next-1 {
+		return fmt.Errorf("log: deleting %d..%d of %d..%d would leave a gap", from, to, first, next-1)
+	}
+	if err := l.add(encodeDeleted(from, to)); err != nil {
 		return err
-	})
-	return value, err
+	}
+	return l.drop()
 }
 
-func (l *boltLog) SetUint64(key []byte, value uint64) error {
+func (l *segmentLog) Set(key, value []byte) error {
+	l.writer.Lock()
+	defer l.writer.Unlock()
+	return l.add(encodeValue(key, value))
+}
+
+func (l *segmentLog) Get(key []byte) ([]byte, error) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	value, ok := l.values[string(key)]
+	if !ok {
+		return nil, errNoValue
+	}
+	return bytes.Clone(value), nil
+}
+
+func (l *segmentLog) SetUint64(key []byte, value uint64) error {
 	return l.Set(key, binary.BigEndian.AppendUint64(nil, value))
 }
 
-func (l *boltLog) GetUint64(key []byte) (uint64, error) {
+func (l *segmentLog) GetUint64(key []byte) (uint64, error) {
 	value, err := l.Get(key)
 	if err != nil {
 		return 0, err
@@ -231,54 +128,86 @@ func (l *boltLog) GetUint64(key []byte) (uint64, error) {
 	return binary.BigEndian.Uint64(value), nil
 }
 
-func indexKey(index uint64) []byte { return binary.BigEndian.AppendUint64(nil, index) }
-
-// seal puts a checksum behind value; unseal verifies and removes it. The result shares memory with stored.
-func seal(key, value []byte) []byte {
-	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, value)
-	return binary.BigEndian.AppendUint32(value[:len(value):len(value)], sum)
-}
-
-func unseal(key, stored []byte) ([]byte, error) {
-	tail := len(stored) - crcBytes
-	if tail < 0 || crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, stored[:tail]) != binary.BigEndian.Uint32(stored[tail:]) {
-		return nil, fmt.Errorf("log: checksum of %q: %w", key, ErrCorrupt)
+// add writes a frame, to a new segment if the last is full. After an error of making that one, nothing has changed.
+func (l *segmentLog) add(payload []byte) error {
+	if l.failed != nil {
+		return l.failed
 	}
-	return stored[:tail], nil
-}
-
-func encodeEntry(key []byte, entry *raft.Log) []byte {
-	out := make([]byte, 0, entryHead+len(entry.Extensions)+len(entry.Data)+crcBytes)
-	out = binary.BigEndian.AppendUint64(out, entry.Term)
-	out = append(out, byte(entry.Type))
-	var appended int64
-	if !entry.AppendedAt.IsZero() {
-		appended = entry.AppendedAt.UnixNano()
+	newest, need := l.segments[len(l.segments)-1], blockCount(len(payload))
+	free := newest.blocks - newest.used - 1 // one is for the frame that continues the log
+	if payload[0] == entriesFrame {
+		free -= l.reserve()
 	}
-	out = binary.BigEndian.AppendUint64(out, uint64(appended))
-	out = binary.BigEndian.AppendUint32(out, uint32(len(entry.Extensions)))
-	out = append(append(out, entry.Extensions...), entry.Data...)
-	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, out)
-	return binary.BigEndian.AppendUint32(out, sum)
-}
-
-// decodeEntry copies: stored is bbolt's.
-func decodeEntry(key, stored []byte, out *raft.Log) error {
-	body, err := unseal(key, stored)
+	if need <= free {
+		return l.write(newest, payload)
+	}
+	next, err := l.make(newest.number+1, need)
 	if err != nil {
-		return err
+		return fmt.Errorf("log %s: new segment: %w", l.folder, err)
 	}
-	if len(body) < entryHead || uint64(binary.BigEndian.Uint32(body[17:])) > uint64(len(body)-entryHead) {
-		return fmt.Errorf("log: entry %x is cut short: %w", key, ErrCorrupt)
+	if err := l.write(newest, []byte{continuedFrame}); err != nil {
+		return errors.Join(err, next.file.Close())
 	}
-	*out = raft.Log{Index: binary.BigEndian.Uint64(key), Term: binary.BigEndian.Uint64(body), Type: raft.LogType(body[8])}
-	if appended := int64(binary.BigEndian.Uint64(body[9:])); appended != 0 {
-		out.AppendedAt = time.Unix(0, appended)
+	l.mu.Lock()
+	l.segments, l.current, l.continued = append(l.segments, next), next.number, false
+	l.mu.Unlock()
+	return l.write(next, payload)
+}
+
+// reserve is how many blocks of a segment entries leave for terms, votes and deletions: raft cannot go on without the
+// first two, and the last make room on a full disk, which shows when a segment is to be made.
+func (l *segmentLog) reserve() int { return l.blocks / 16 }
+
+// make makes a segment that has room for a frame, on disk with its head when it returns.
+func (l *segmentLog) make(number uint64, room int) (*segment, error) {
+	used := blockCount(len(l.head(number, 0)))
+	blocks := max(l.blocks, used+room+1+l.reserve())
+	head := encodeFrame(number, 0, 1, l.head(number, blocks))
+	if err := l.create(segmentPath(l.folder, number), head, blocks*blockBytes); err != nil {
+		return nil, err
 	}
-	rest := append([]byte{}, body[entryHead:]...)
-	extensions := int(binary.BigEndian.Uint32(body[17:]))
-	if out.Data = rest[extensions:]; extensions > 0 {
-		out.Extensions = rest[:extensions:extensions]
+	s, err := openSegment(l.folder, number)
+	if err == nil {
+		s.blocks, s.extent = blocks, extent{1, 0, used, used}
 	}
-	return nil
+	return s, err
+}
+
+// write writes a frame behind the last of s, and applies it once it is on disk.
+func (l *segmentLog) write(s *segment, payload []byte) error {
+	at := s.used
+	err := s.append(payload)
+	if err == nil {
+		l.mu.Lock()
+		err = l.apply(at, payload)
+		l.mu.Unlock()
+	}
+	if err != nil {
+		l.failed = fmt.Errorf("log %s: a write failed, and nothing more is written until the controller is restarted: %w", l.folder, err)
+	}
+	return l.failed
+}
+
+// drop removes the segments that hold nothing that is needed: their successors' heads say what was in them.
+func (l *segmentLog) drop() (err error) {
+	needed := l.segments[len(l.segments)-1].number
+	if len(l.places) > 0 {
+		needed = l.places[0].segment
+	}
+	n := needed - l.segments[0].number
+	dead := l.segments[:n]
+	l.mu.Lock()
+	l.segments = l.segments[n:]
+	l.mu.Unlock()
+	for _, s := range dead {
+		err = errors.Join(err, s.file.Close(), os.Remove(s.file.Name()))
+	}
+	return err
+}
+
+func (l *segmentLog) close() (err error) {
+	for _, s := range l.segments {
+		err = errors.Join(err, s.file.Close())
+	}
+	return errors.Join(err, l.lock.Close())
 }

@@ -28,6 +28,7 @@ const (
 	keptSnapshots = 3
 	metaFile      = "meta.json" // raft's
 	sealFile      = "meta.crc"  // big-endian CRC32C of it
+	crcBytes      = 4
 )
 
 // OpenSnapshots opens dir/snapshots, made when missing. Damage to the newest is [ErrCorrupt].

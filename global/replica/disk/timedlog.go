@@ -23,11 +23,11 @@ type logStore interface {
 
 // OpenLog opens the log in dir, made when missing, and reads all of it once. Damage is [ErrCorrupt].
 func OpenLog(dir string) (*Log, error) {
-	log, err := openBolt(dir)
+	log, err := openSegments(dir, segmentBlocks)
 	if err != nil {
 		return nil, err
 	}
-	return &Log{logStore: log, close: log.db.Close, epoch: time.Now()}, nil
+	return &Log{logStore: log, close: log.close, epoch: time.Now()}, nil
 }
 
 // MemoryLog keeps everything in memory: for simulation only.
@@ -35,7 +35,7 @@ func MemoryLog() *Log {
 	return &Log{logStore: raft.NewInmemStore(), close: func() error { return nil }, epoch: time.Now()}
 }
 
-// IsMonotonic: see [boltLog.IsMonotonic]; the one in memory has nothing against it.
+// IsMonotonic makes raft drop the whole log when it restores a snapshot from the leader, so that no gap is left.
 func (*Log) IsMonotonic() bool { return true }
 
 // StoreLog implements raft.LogStore.
@@ -48,7 +48,7 @@ func (l *Log) StoreLogs(entries []*raft.Log) error {
 	return l.logStore.StoreLogs(entries)
 }
 
-// Close closes the file. Nothing may be in progress.
+// Close closes the files. Nothing may be in progress.
 func (l *Log) Close() error { return l.close() }
 
 // Writing is how long the write in progress has lasted; 0 when there is none.
