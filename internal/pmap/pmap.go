@@ -1,6 +1,7 @@
 package pmap
 
 import (
+	"cmp"
 	"hash/maphash"
 	"iter"
 	"slices"
@@ -42,7 +43,7 @@ func (m Map[V]) Get(key string) (v V, ok bool) {
 
 // Set returns the map with key at v. Setting what is already there returns the same map.
 func (m Map[V]) Set(key string, v V) Map[V] {
-	return Map[V]{m.root.set([]item[V]{{key, maphash.String(seed, key), v}})}
+	return Map[V]{m.root.set([]item[V]{{key, maphash.String(seed, key), v, 0}})}
 }
 
 // SetAll is Set for every entry; of entries with the same key the last counts. For m entries it costs
@@ -50,9 +51,10 @@ func (m Map[V]) Set(key string, v V) Map[V] {
 func (m Map[V]) SetAll(entries iter.Seq2[string, V]) Map[V] {
 	var items []item[V]
 	for key, v := range entries {
-		items = append(items, item[V]{key, maphash.String(seed, key), v})
+		items = append(items, item[V]{key, maphash.String(seed, key), v, len(items)})
 	}
-	slices.SortStableFunc(items, func(a, b item[V]) int { return strings.Compare(a.key, b.key) })
+	// A stable sort would move each item many times.
+	slices.SortFunc(items, func(a, b item[V]) int { return cmp.Or(strings.Compare(a.key, b.key), a.position-b.position) })
 	distinct := items[:0]
 	for i, it := range items {
 		if i+1 == len(items) || items[i+1].key != it.key {
@@ -104,6 +106,7 @@ type item[V comparable] struct {
 	key      string
 	priority uint64
 	value    V
+	position int // among those that are set at once
 }
 
 // set puts in the items, which are sorted and distinct.

@@ -3,6 +3,7 @@ package pmap
 import (
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -163,14 +164,18 @@ func BenchmarkSet(b *testing.B) {
 	}
 }
 
-// 256 rows changed at once at 10 000 keys: 330 us for all of them, half of what as many Set take.
+// 2 048 rows changed at once at 10 000 keys, in whatever order the caller has them.
 func BenchmarkSetAll(b *testing.B) {
 	m := filled(10_000)
+	keys := make([]string, 2048)
+	for i, at := range rand.New(rand.NewPCG(1, 2)).Perm(len(keys)) {
+		keys[at] = fmt.Sprintf("endpoints/ns/service-%06d/cluster/slice", i*4)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		m = m.SetAll(func(yield func(string, *int) bool) {
-			for i := range 256 {
-				if !yield(fmt.Sprintf("endpoints/ns/service-%06d/cluster/slice", i*39), new(int)) {
+			for _, key := range keys {
+				if !yield(key, new(int)) {
 					return
 				}
 			}
