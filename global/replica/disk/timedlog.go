@@ -7,11 +7,12 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// Log is a raft.LogStore and StableStore that knows how long the write in progress has lasted.
+// Log is a raft.LogStore and StableStore that knows how long the write in progress has lasted, of those that raft's main
+// goroutine makes: while one hangs, so does raft.
 type Log struct {
 	logStore
 	close func() error
-	// writingSince is the start of the write in progress, as nanoseconds since epoch; 0 when there is none.
+	// writingSince is the start of that write, as nanoseconds since epoch; 0 when there is none.
 	writingSince atomic.Int64
 	epoch        time.Time
 }
@@ -43,9 +44,25 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 
 // StoreLogs implements raft.LogStore.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
-	l.writingSince.Store(int64(time.Since(l.epoch)) | 1) // never 0
-	defer l.writingSince.Store(0)
+	defer l.timed()()
 	return l.logStore.StoreLogs(entries)
+}
+
+// Set implements raft.StableStore.
+func (l *Log) Set(key, value []byte) error {
+	defer l.timed()()
+	return l.logStore.Set(key, value)
+}
+
+// SetUint64 implements raft.StableStore.
+func (l *Log) SetUint64(key []byte, value uint64) error {
+	defer l.timed()()
+	return l.logStore.SetUint64(key, value)
+}
+
+func (l *Log) timed() (done func()) {
+	l.writingSince.Store(int64(time.Since(l.epoch)) | 1) // never 0
+	return func() { l.writingSince.Store(0) }
 }
 
 // Close closes the files. Nothing may be in progress.
