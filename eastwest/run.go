@@ -108,6 +108,7 @@ func (r *runner) serve(ctx, rest context.Context) error {
 	}
 	cut()
 	r.gateway.open.Wait()
+	r.gateway.pipes.Close()
 	return nil
 }
 

@@ -24,6 +24,7 @@ type listeners struct {
 	inbound bool // whose listeners: inbound, or all others
 	log     *slog.Logger
 	ctx     context.Context // of connections; ends after the drain
+	cut     context.CancelFunc
 
 	running sync.WaitGroup // accept loops and connections
 
@@ -183,6 +184,7 @@ func (l *listeners) wait(ctx context.Context) {
 		return
 	case <-ctx.Done():
 	}
+	l.cut() // a connection whose bytes the kernel moves is not ended by closing it
 	l.mu.Lock()
 	for conn := range l.conns {
 		conn.Close()

@@ -338,6 +338,18 @@ func TestAPanicEndsItsConnectionAlone(t *testing.T) {
 	}
 }
 
+// After the drain's time a connection ends also if closing it would not end it, as when the kernel moves its bytes.
+func TestWaitCutsConnections(t *testing.T) {
+	life, cut := context.WithCancel(t.Context())
+	l := &listeners{ctx: life, cut: cut, conns: map[net.Conn]struct{}{}}
+	l.serve = func(ctx context.Context, _ net.Conn, _ *config.Listener) { <-ctx.Done() }
+	near, _ := net.Pipe()
+	l.running.Go(func() { l.serveConn(near, &config.Listener{Name: "l"}) })
+	over, end := context.WithCancel(t.Context())
+	end()
+	l.wait(over)
+}
+
 // Without the TLS that a cluster asks for not even its health is asked.
 func TestRefusedTLSIsNotChecked(t *testing.T) {
 	s := &sidecar{clusters: forward.NewClusters(forward.ClustersConfig{})}

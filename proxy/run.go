@@ -150,13 +150,14 @@ func newSidecar(life context.Context, c Config, source trust.Source) (*sidecar, 
 
 func (s *sidecar) half(life context.Context, buffers *http1.Buffers, own string) half {
 	log := s.config.Log
+	connections, cut := context.WithCancel(life)
 	h2 := http2.New(http2.Config{Clusters: s.clusters, Observer: s.telemetry, Own: own, Log: log})
 	return half{
 		forwarder: forward.New(forward.Config{
 			Clusters: s.clusters, Observer: s.telemetry, Buffers: buffers, Pipes: s.pipes, HTTP2: h2, Own: own, Log: log,
 		}),
 		http2:     h2,
-		listeners: &listeners{log: log, ctx: life, bound: map[string]*bound{}, conns: map[net.Conn]struct{}{}},
+		listeners: &listeners{log: log, ctx: connections, cut: cut, bound: map[string]*bound{}, conns: map[net.Conn]struct{}{}},
 	}
 }
 

@@ -5,6 +5,11 @@
 // half-close and a reset as a reset. Bytes are counted as they pass, into counters that the caller may watch. [Listen]
 // and [Connect] make connections with as few system calls as it takes.
 //
+// A pair begins with a goroutine for each direction, which is the cheapest for connections of a few packets. One that has
+// moved much goes on in a loop that it shares with others:
+//
+//	Run -> direction, direction -> 4 MiB -> both stop -> loop, by epoll of its own -> Run returns
+//
 //	pipes := splice.NewPipes(64); defer pipes.Close()
 //	reason, err := splice.Run(ctx, client, upstream, splice.Config{Pipes: pipes, IdleTimeout: time.Hour})
 //

@@ -33,19 +33,25 @@ const (
 	Cancelled Reason = "cancelled" // ctx ended; both sides were closed
 )
 
-// Run copies until both directions have ended or ctx ends. It closes both connections. The error explains Reset and
-// is nil otherwise.
+// Run copies until both directions have ended or ctx ends, and closes both connections. They are its own meanwhile: to close
+// one need not end it, nor does a deadline. The error explains Reset and is nil otherwise.
 func Run(ctx context.Context, a, b net.Conn, c Config) (Reason, error) {
-	p := &pair{a: a, b: b, idle: c.IdleTimeout, start: time.Now()}
+	p := &pair{a: a, b: b, pipes: c.Pipes, idle: c.IdleTimeout, start: time.Now()}
+	p.ways = [2]way{{splicer: splicer{pipes: c.Pipes}, counter: c.Sent}, {splicer: splicer{pipes: c.Pipes}, counter: c.Received}}
 	defer p.watch(ctx)()
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
-		p.direction(b, a, c.Pipes, c.Sent)
+		p.direction(&p.ways[0], b, a)
 	}()
-	p.direction(a, b, c.Pipes, c.Received)
+	p.direction(&p.ways[1], a, b)
 	<-up
+	if p.to.Load() != nil && p.copied.Load() < 2 {
+		p.lifted()
+	}
 	p.end(outcome{reason: Closed})
+	p.ways[0].release()
+	p.ways[1].release()
 	ended := p.ended.Load()
 	return ended.reason, ended.err
 }
@@ -53,12 +59,24 @@ func Run(ctx context.Context, a, b net.Conn, c Config) (Reason, error) {
 // pair is two connections that end together, for the first reason that somebody finds.
 type pair struct {
 	a, b  net.Conn
+	pipes *Pipes
 	idle  time.Duration
 	start time.Time
 	last  atomic.Int64 // since start, nanoseconds; when a byte moved
 	ended atomic.Pointer[outcome]
 
+	ways   [2]way       // from a to b, and back
 	copied atomic.Int32 // directions that came to their end
+
+	to atomic.Pointer[loop]   // is to take the pair, once both directions have stopped
+	in atomic.Pointer[looped] // has it
+}
+
+// way is a direction.
+type way struct {
+	splicer
+	counter *atomic.Int64
+	over    bool // the source has ended, and the other side was told
 }
 
 type outcome struct {
@@ -102,6 +120,9 @@ func (p *pair) end(o outcome) {
 		}
 		_ = conn.Close()
 	}
+	if in := p.in.Load(); in != nil {
+		in.close(o.reason == Reset)
+	}
 }
 
 // moved notes that n bytes have passed.
@@ -116,12 +137,18 @@ func (p *pair) moved(n int64, counter *atomic.Int64) {
 
 // direction copies src to dst, then half-closes dst, unless both directions are done: closing says the same. An error
 // ends the pair.
-func (p *pair) direction(dst, src net.Conn, pipes *Pipes, counter *atomic.Int64) {
-	err := p.copy(dst, src, pipes, counter)
-	if err == nil && p.copied.Add(1) < 2 {
-		err = closeWrite(dst)
+func (p *pair) direction(w *way, dst, src net.Conn) {
+	err := p.copy(w, dst, src)
+	if err != errLifted || w.n == 0 {
+		w.release()
 	}
-	if err != nil {
+	if err == nil {
+		w.over = true
+		if p.copied.Add(1) < 2 {
+			err = closeWrite(dst)
+		}
+	}
+	if err != nil && err != errLifted {
 		p.end(outcome{Reset, err})
 	}
 }
@@ -141,11 +168,11 @@ func closeWrite(conn net.Conn) error {
 	return nil
 }
 
-func (p *pair) copy(dst, src net.Conn, pipes *Pipes, counter *atomic.Int64) error {
+func (p *pair) copy(w *way, dst, src net.Conn) error {
 	to, toTCP := inKernel(dst)
 	from, fromTCP := inKernel(src)
-	if pipes != nil && toTCP && fromTCP {
-		return p.splice(to, from, pipes, counter)
+	if p.pipes != nil && toTCP && fromTCP {
+		return p.splice(w, to, from)
 	}
 	buf := make([]byte, 32<<10)
 	for {
@@ -154,7 +181,7 @@ func (p *pair) copy(dst, src net.Conn, pipes *Pipes, counter *atomic.Int64) erro
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return err
 			}
-			p.moved(int64(n), counter)
+			p.moved(int64(n), w.counter)
 		}
 		switch err {
 		case nil:

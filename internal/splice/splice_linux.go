@@ -1,9 +1,9 @@
 package splice
 
 import (
+	"cmp"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -12,21 +12,26 @@ import (
 // pipeSize is how much one call may move, in bytes: the most that an unprivileged process may ask for.
 const pipeSize = 1 << 20
 
-// Pipes keeps pipes for use by the pairs whose bytes are moving right now.
+// Pipes keeps pipes for use by the pairs whose bytes are moving right now, and the loops of those that have moved many.
 type Pipes struct {
+	keep      int
+	liftAfter int // bytes in one direction after which a pair goes to a loop
+	loops     loops
+
 	mu   sync.Mutex
 	idle []pipe
-	keep int
 	shut bool
 }
 
 type pipe struct{ r, w int }
 
 // NewPipes keeps at most keep idle pipes.
-func NewPipes(keep int) *Pipes { return &Pipes{keep: keep} }
+func NewPipes(keep int) *Pipes { return &Pipes{keep: keep, liftAfter: liftAfter} }
 
-// Close closes the idle pipes. Those in use are closed when they come back.
+// Close closes the idle pipes, and what pairs need that have moved much: all pairs must have ended. Pipes that are in use
+// nevertheless are closed when they come back.
 func (p *Pipes) Close() {
+	p.loops.close()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.shut = true
@@ -70,8 +75,8 @@ func (p pipe) close() {
 	_ = unix.Close(p.w)
 }
 
-// splicer moves one direction's bytes. Its two methods are the callbacks of package net's readiness loop: false
-// means wait and call again.
+// splicer moves one direction's bytes. fill and drain are callbacks of Go's readiness loop: false means wait and call
+// again.
 type splicer struct {
 	pipes *Pipes
 	pipe  pipe
@@ -80,7 +85,8 @@ type splicer struct {
 	err   error
 }
 
-func (p *pair) splice(dst, src syscall.Conn, pipes *Pipes, counter *atomic.Int64) error {
+// splice moves the bytes of a direction until they end; errLifted: or until they are so many that a loop is to go on.
+func (p *pair) splice(w *way, dst, src syscall.Conn) error {
 	from, err := src.SyscallConn()
 	if err != nil {
 		return err
@@ -89,27 +95,25 @@ func (p *pair) splice(dst, src syscall.Conn, pipes *Pipes, counter *atomic.Int64
 	if err != nil {
 		return err
 	}
-	s := splicer{pipes: pipes}
-	defer s.release()
-	fill, drain := s.fill, s.drain
-	for {
+	fill, drain := w.fill, w.drain
+	for total := 0; total < p.pipes.liftAfter || !p.lift(); {
 		if err := from.Read(fill); err != nil {
-			return err
+			return p.unlessLifted(err)
 		}
-		if s.err != nil || s.n == 0 { // an error, or the end
-			return s.err
+		if w.err != nil || w.n == 0 { // an error, or the end
+			return w.err
 		}
-		moved := s.n
-		for s.n > 0 && s.err == nil {
-			if err := to.Write(drain); err != nil {
-				return err
-			}
+		taken := w.n
+		for w.n > 0 && w.err == nil && err == nil {
+			err = to.Write(drain)
 		}
-		if s.err != nil {
-			return s.err
+		p.moved(int64(taken-w.n), w.counter)
+		if err = cmp.Or(w.err, err); err != nil {
+			return p.unlessLifted(err)
 		}
-		p.moved(int64(moved), counter)
+		total += taken
 	}
+	return errLifted
 }
 
 const flags = unix.SPLICE_F_MOVE | unix.SPLICE_F_NONBLOCK
