@@ -84,11 +84,17 @@ func ParseAddress(s string) (Address, error) {
 	return a, a.validate()
 }
 
+// maxAddressBytes has room on disk beside the term of the vote that the replica was given.
+const maxAddressBytes = 400
+
 func (a Address) validate() error {
 	for _, one := range []string{a.Raft, a.Mesh} {
 		if _, _, err := net.SplitHostPort(one); err != nil || strings.Contains(one, ",") {
 			return fmt.Errorf("replica address %q: want RAFT_HOST:PORT,MESH_HOST:PORT", a)
 		}
+	}
+	if len(a.String()) > maxAddressBytes {
+		return fmt.Errorf("replica address %q has %d bytes: want at most %d", a, len(a.String()), maxAddressBytes)
 	}
 	return nil
 }

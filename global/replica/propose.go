@@ -40,6 +40,9 @@ const (
 // errNotLeader makes Propose look for the leader again. Not done.
 var errNotLeader = errors.New("not the leader")
 
+// errNobodyLeads is errNotLeader of which nobody knows why.
+var errNobodyLeads = fmt.Errorf("%w: nobody leads", errNotLeader)
+
 // Propose has the command ordered and applied once, from whatever replica it is called on and although leaders come
 // and go meanwhile. On return without error it is durable, and the local store reflects it unless this replica lags
 // by seconds. Result says which parts' guards held. What the command points to becomes part of the state: it must not be
@@ -59,22 +62,28 @@ func (r *Replica) Propose(ctx context.Context, command *pb.Command) (*pb.Command
 // persist tries again while the outcome is not certain. Once it is unknown what an attempt left behind, one that fails
 // for certain says nothing of the one before.
 func persist(ctx context.Context, try func() (*pb.CommandResult, error)) (*pb.CommandResult, error) {
-	final := ErrNoLeader
+	final, why := ErrNoLeader, errNobodyLeads // which follows what tells more
 	for {
 		result, err := try()
 		switch {
 		case err == nil:
 			return result, nil
 		case errors.Is(err, ErrUnknown):
-			final = ErrUnknown
+			final, why = ErrUnknown, err
 		case errors.Is(err, errNotLeader):
+			if final != ErrUnknown && !errors.Is(err, errNobodyLeads) {
+				why = err
+			}
 		case final == ErrUnknown:
 			return nil, fmt.Errorf("%w (then: %v)", final, err)
 		default:
 			return nil, err
 		}
 		if !sleep(ctx, retryAfter) {
-			return nil, fmt.Errorf("%w (%w)", final, err)
+			if final == ErrUnknown {
+				return nil, why
+			}
+			return nil, fmt.Errorf("%w (%w)", final, why)
 		}
 	}
 }
@@ -111,7 +120,7 @@ func (r *Replica) try(ctx context.Context, command *pb.Command) (*pb.CommandResu
 	}
 	address, id := node.LeaderWithID()
 	if id == "" || string(id) == r.config.ID {
-		return nil, fmt.Errorf("%w: nobody leads", errNotLeader)
+		return nil, errNobodyLeads
 	}
 	client, err := r.dial(ctx, string(id), address)
 	if err != nil {

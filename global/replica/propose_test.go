@@ -1,7 +1,9 @@
 package replica
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -27,6 +29,31 @@ func TestOutcomeStaysUnknown(t *testing.T) {
 		})
 		if !errors.Is(err, c.want) || c.want == ErrUnknown && errors.Is(err, ErrRefused) {
 			t.Errorf("%s: %v, want %v", what, err, c.want)
+		}
+	}
+}
+
+// What is said in the end is what tells most: not that nobody leads since.
+func TestWhyNothingWasDone(t *testing.T) {
+	full := errors.New("no space left")
+	for what, c := range map[string]struct {
+		first error
+		want  string
+	}{
+		"unknown":    {fmt.Errorf("%w: %w", ErrUnknown, full), "leader lost before it answered; the change may or may not have been made: no space left"},
+		"not leader": {fmt.Errorf("%w: %w", errNotLeader, full), "no leader; nothing was changed, try again (not the leader: no space left)"},
+		"nobody":     {errNobodyLeads, "no leader; nothing was changed, try again (not the leader: nobody leads)"},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*retryAfter)
+		n := 0
+		_, err := persist(ctx, func() (*pb.CommandResult, error) {
+			if n++; n == 1 {
+				return nil, c.first
+			}
+			return nil, errNobodyLeads
+		})
+		if cancel(); err.Error() != c.want {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }

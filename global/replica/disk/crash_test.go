@@ -42,7 +42,6 @@ func opens(t *testing.T, what string, files map[uint64][]byte, want string) (dir
 // Power is lost in the middle of a write: any of its blocks are on disk, any are not.
 func TestTornWrites(t *testing.T) {
 	for what, write := range map[string]func(*segmentLog) error{
-		"value":     func(l *segmentLog) error { return l.SetUint64([]byte("CurrentTerm"), 9) },
 		"beginning": func(l *segmentLog) error { return l.DeleteRange(1, 1) },
 		"end":       func(l *segmentLog) error { return l.DeleteRange(2, 2) },
 		"2 blocks":  func(l *segmentLog) error { return store(l, 2, 400) },
@@ -51,7 +50,7 @@ func TestTornWrites(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		log := open(t, dir)
-		err := errors.Join(store(log, 2, 700), log.SetUint64([]byte("CurrentTerm"), 8))
+		err := store(log, 2, 700)
 		before, old := contents(t, log), files(t, dir)
 		err = errors.Join(err, write(log))
 		after, whole := contents(t, log), files(t, dir)[1]
@@ -85,7 +84,7 @@ func TestDamagedTails(t *testing.T) {
 	}
 	at := log.segments[0].used
 	next := encodeFrame(1, at, 3, encodeEntries([]*raft.Log{{Index: 2, Data: make([]byte, 1200)}}))
-	later := encodeFrame(1, at+4, 4, encodeValue([]byte("a"), nil))
+	later := encodeFrame(1, at+4, 4, encodeDeleted(1, 1))
 	closed(t, log)
 	old := files(t, dir)
 	tail := func(edit func(blocks []byte)) map[uint64][]byte {
@@ -96,7 +95,7 @@ func TestDamagedTails(t *testing.T) {
 	refused(t, put(t, tail(func(b []byte) { copy(b, next[:blockBytes]); b[100] ^= 1 })), "a flipped bit in a torn frame")
 	refused(t, put(t, tail(func(b []byte) { copy(b[4*blockBytes:], later) })), "a lost frame before the last")
 	refused(t, put(t, tail(func(b []byte) { copy(b, next[:blockBytes]); copy(b[4*blockBytes:], later) })), "a torn frame before the last")
-	refused(t, put(t, tail(func(b []byte) { copy(b, encodeFrame(1, at, 2, []byte{valueFrame})) })), "a frame that is there already")
+	refused(t, put(t, tail(func(b []byte) { copy(b, encodeFrame(1, at, 2, []byte{deletedFrame})) })), "a frame that is there already")
 
 	log = open(t, dir)
 	for len(log.segments) == 1 {

@@ -13,14 +13,21 @@ import (
 	"github.com/hashicorp/raft"
 )
 
+// pathOf is where the file of a number is: a segment's, or for 0 that of the stable values.
+func pathOf(dir string, n uint64) string {
+	if n == 0 {
+		return filepath.Join(dir, logFolder, stableFile)
+	}
+	return segmentPath(filepath.Join(dir, logFolder), n)
+}
+
 // files are those of the log in dir, by number.
 func files(t testing.TB, dir string) map[uint64][]byte {
 	t.Helper()
-	folder := filepath.Join(dir, logFolder)
-	numbers, err := segmentNumbers(folder)
+	numbers, err := segmentNumbers(filepath.Join(dir, logFolder))
 	out := map[uint64][]byte{}
-	for _, n := range numbers {
-		data, err1 := os.ReadFile(segmentPath(folder, n))
+	for _, n := range append(numbers, 0) {
+		data, err1 := os.ReadFile(pathOf(dir, n))
 		out[n], err = data, errors.Join(err, err1)
 	}
 	if err != nil {
@@ -33,10 +40,9 @@ func files(t testing.TB, dir string) map[uint64][]byte {
 func put(t testing.TB, files map[uint64][]byte) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	folder := filepath.Join(dir, logFolder)
-	err := os.Mkdir(folder, 0o700)
+	err := os.Mkdir(filepath.Join(dir, logFolder), 0o700)
 	for n, data := range files {
-		err = errors.Join(err, os.WriteFile(segmentPath(folder, n), data, 0o600))
+		err = errors.Join(err, os.WriteFile(pathOf(dir, n), data, 0o600))
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +77,7 @@ func TestDamageIsFound(t *testing.T) {
 	random, flips := rand.New(rand.NewPCG(3, 4)), 0
 	segments := files(t, dir)
 	for n, data := range segments {
-		file, err := os.OpenFile(segmentPath(filepath.Join(dir, logFolder), n), os.O_RDWR, 0)
+		file, err := os.OpenFile(pathOf(dir, n), os.O_RDWR, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,12 +113,15 @@ func TestFilesThatAreCutLostOrSwapped(t *testing.T) {
 	numbers := slices.Sorted(maps.Keys(whole))
 	for i, n := range numbers {
 		data := whole[n]
-		refused(t, put(t, changed(whole, n, nil)), "a lost segment")
+		refused(t, put(t, changed(whole, n, nil)), "a lost file")
 		for _, size := range []int{0, 1, blockBytes, len(data) / 2, len(data) - blockBytes, len(data) - 1} {
 			refused(t, put(t, changed(whole, n, data[:size])), "a cut")
 		}
 		refused(t, put(t, changed(whole, n, append(bytes.Clone(data), make([]byte, blockBytes)...))), "a longer file")
-		refused(t, put(t, changed(whole, n, whole[numbers[(i+1)%len(numbers)]])), "another segment's file")
+		refused(t, put(t, changed(whole, n, whole[numbers[(i+1)%len(numbers)]])), "another one's file")
+		if n == 0 {
+			continue
+		}
 		moved := bytes.Clone(data)
 		copy(moved[2*blockBytes:], data[blockBytes:2*blockBytes])
 		refused(t, put(t, changed(whole, n, moved)), "a block that is another's")
@@ -125,17 +134,18 @@ func TestFilesThatAreCutLostOrSwapped(t *testing.T) {
 			refused(t, put(t, changed(whole, n, lost)), "a lost block")
 		}
 	}
+	refused(t, put(t, map[uint64][]byte{0: whole[0]}), "all segments are lost")
 	closed(t, open(t, put(t, whole)))
 }
 
 // Whatever the frames of a segment say, and whatever happens to one of its bytes, it is refused or taken, and nothing panics.
 func FuzzReplay(f *testing.F) {
 	const segment, blocks = 7, 10
-	before := state{first: 3, next: 9, values: map[string][]byte{"CurrentTerm": {1}}}
+	before := state{first: 3, next: 9}
 	var frames []byte // each with its length before it
 	for _, frame := range [][]byte{
 		before.head(segment, blocks), encodeEntries([]*raft.Log{{Index: 9, Data: []byte("x")}, {Index: 10, Extensions: []byte("y")}}),
-		encodeDeleted(3, 4), encodeDeleted(10, 10), encodeValue([]byte("CurrentTerm"), []byte{2}), {continuedFrame},
+		encodeDeleted(3, 4), encodeDeleted(10, 10), {continuedFrame},
 	} {
 		frames = append(append(frames, byte(len(frame))), frame...)
 	}

@@ -4,7 +4,9 @@
 // The log is a row of files of one size, the segments, made of blocks with a checksum each. What it is told is one frame
 // of blocks behind the last, and one wait for the disk:
 //
-//	StoreLogs, Set, DeleteRange -> frame -> blocks -> write of the newest segment -> disk -> state in memory -> readers
+//	StoreLogs, DeleteRange -> frame -> blocks -> write of the newest segment -> disk -> state in memory -> readers
+//
+// Terms and votes are in a file of two pages beside it, which never needs more of the disk: elections go on when that is full.
 //
 // A segment has its size, and its place on the disk, from the start: a full disk shows when one is made, not in the middle of
 // it. A small write takes zeros along for those that follow, which then change nothing but data. A segment begins with all that

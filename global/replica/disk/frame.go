@@ -10,20 +10,18 @@ import (
 
 // A frame's payload is its kind and what the kind says:
 //
-//	head:      "PERIPLUS" | format u32 | segment u64 | blocks u32 | first index u64 | next index u64 | (name, value)*
+//	head:      "PERIPLUS" | format u32 | segment u64 | blocks u32 | first index u64 | next index u64
 //	entries:   (length u32 | entry)*
 //	deleted:   from u64 | to u64: a beginning or an end of the log, both inclusive
-//	value:     name | value
 //	continued: nothing; the log goes on in the next segment
 //
 //	entry: index u64 | term u64 | type u8 | appended i64, ns since 1970 | length of extensions u32 | extensions | data
 //
-// Names and values have their length before them, u32. First and next index are 0 when there are no entries.
+// First and next index are 0 when there are no entries.
 const (
 	headFrame byte = 1 + iota
 	entriesFrame
 	deletedFrame
-	valueFrame
 	continuedFrame
 )
 
@@ -73,10 +71,6 @@ func decodeEntry(index uint64, data []byte, out *raft.Log) error {
 
 func encodeDeleted(from, to uint64) []byte {
 	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64([]byte{deletedFrame}, from), to)
-}
-
-func encodeValue(name, value []byte) []byte {
-	return appendField(appendField([]byte{valueFrame}, name), value)
 }
 
 func appendField(out, field []byte) []byte {

@@ -1,8 +1,6 @@
 package disk
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -11,15 +9,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// errNoValue has the text that raft takes for "not stored yet".
-var errNoValue = errors.New("not found")
-
 // segmentLog is a raft.LogStore and StableStore that verifies everything it reads. What it is told to store is one frame, and
 // one wait for the disk.
 type segmentLog struct {
 	folder string
 	blocks int // of a segment, unless a frame needs more
 	lock   *os.File
+	*stable
 	create func(path string, head []byte, size int) error // see createFile
 
 	writer sync.Mutex // held while somebody writes; who holds it may read the state without mu
@@ -97,37 +93,6 @@ func (l *segmentLog) DeleteRange(from, to uint64) error {
 	return l.drop()
 }
 
-func (l *segmentLog) Set(key, value []byte) error {
-	l.writer.Lock()
-	defer l.writer.Unlock()
-	return l.add(encodeValue(key, value))
-}
-
-func (l *segmentLog) Get(key []byte) ([]byte, error) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	value, ok := l.values[string(key)]
-	if !ok {
-		return nil, errNoValue
-	}
-	return bytes.Clone(value), nil
-}
-
-func (l *segmentLog) SetUint64(key []byte, value uint64) error {
-	return l.Set(key, binary.BigEndian.AppendUint64(nil, value))
-}
-
-func (l *segmentLog) GetUint64(key []byte) (uint64, error) {
-	value, err := l.Get(key)
-	if err != nil {
-		return 0, err
-	}
-	if len(value) != 8 {
-		return 0, fmt.Errorf("log: value %q of %d bytes: %w", key, len(value), ErrCorrupt)
-	}
-	return binary.BigEndian.Uint64(value), nil
-}
-
 // add writes a frame, to a new segment if the last is full. After an error of making that one, nothing has changed.
 func (l *segmentLog) add(payload []byte) error {
 	if l.failed != nil {
@@ -154,8 +119,8 @@ func (l *segmentLog) add(payload []byte) error {
 	return l.write(next, payload)
 }
 
-// reserve is how many blocks of a segment entries leave for terms, votes and deletions: raft cannot go on without the
-// first two, and the last make room on a full disk, which shows when a segment is to be made.
+// reserve is how many blocks of a segment entries leave for deletions: they make room on a full disk, which shows when a
+// segment is to be made.
 func (l *segmentLog) reserve() int { return l.blocks / 16 }
 
 // make makes a segment that has room for a frame, on disk with its head when it returns.
@@ -183,9 +148,14 @@ func (l *segmentLog) write(s *segment, payload []byte) error {
 		l.mu.Unlock()
 	}
 	if err != nil {
-		l.failed = fmt.Errorf("log %s: a write failed, and nothing more is written until the controller is restarted: %w", l.folder, err)
+		l.failed = failedWrite(l.folder, err)
 	}
 	return l.failed
+}
+
+// failedWrite is what every later write is told, too.
+func failedWrite(path string, err error) error {
+	return fmt.Errorf("log %s: a write failed, and nothing more is written until the controller is restarted: %w", path, err)
 }
 
 // drop removes the segments that hold nothing that is needed: their successors' heads say what was in them.
@@ -208,6 +178,9 @@ func (l *segmentLog) drop() (err error) {
 func (l *segmentLog) close() (err error) {
 	for _, s := range l.segments {
 		err = errors.Join(err, s.file.Close())
+	}
+	if l.stable != nil {
+		err = errors.Join(err, l.stable.file.Close())
 	}
 	return errors.Join(err, l.lock.Close())
 }

@@ -77,6 +77,12 @@ func (l *segmentLog) load() error {
 	if err != nil {
 		return err
 	}
+	if l.stable, err = openStable(filepath.Join(l.folder, stableFile), len(numbers) == 0); err != nil {
+		return err
+	}
+	if len(numbers) == 0 && l.generation > 1 {
+		return fmt.Errorf("there is no segment, but a term: %w", ErrCorrupt)
+	}
 	if len(numbers) == 0 {
 		return l.makeFirst()
 	}
@@ -107,7 +113,6 @@ func (l *segmentLog) load() error {
 }
 
 func (l *segmentLog) makeFirst() error {
-	l.values = map[string][]byte{}
 	s, err := l.make(1, 0)
 	if err == nil {
 		l.segments, l.current = []*segment{s}, s.number

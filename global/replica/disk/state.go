@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/hashicorp/raft"
 )
@@ -13,11 +11,10 @@ import (
 // state is what a log holds, without the content of its entries. Only frames change it, whether they were just written
 // or are read again: a log that was opened again is the one that was closed.
 type state struct {
-	first, next uint64            // indexes; both 0 when there are no entries
-	places      []place           // of the entries before next; of all of them once everything is read
-	values      map[string][]byte // raft's term and vote
-	current     uint64            // the segment whose frames are applied; 0 before the first
-	continued   bool              // the segment has ended
+	first, next uint64  // indexes; both 0 when there are no entries
+	places      []place // of the entries before next; of all of them once everything is read
+	current     uint64  // the segment whose frames are applied; 0 before the first
+	continued   bool    // the segment has ended
 }
 
 // place is where an entry is.
@@ -34,11 +31,7 @@ func (s *state) head(segment uint64, blocks int) []byte {
 	out = binary.BigEndian.AppendUint64(out, segment)
 	out = binary.BigEndian.AppendUint32(out, uint32(blocks))
 	out = binary.BigEndian.AppendUint64(out, s.first)
-	out = binary.BigEndian.AppendUint64(out, s.next)
-	for _, name := range slices.Sorted(maps.Keys(s.values)) {
-		out = appendField(appendField(out, []byte(name)), s.values[name])
-	}
-	return out
+	return binary.BigEndian.AppendUint64(out, s.next)
 }
 
 // begin applies the head of a segment. The first that is read says what was before it, the others must agree.
@@ -50,11 +43,7 @@ func (s *state) begin(segment uint64, blocks int, head []byte) error {
 			return fmt.Errorf("format %d; this version reads %d: upgrade this replica", format, logFormat)
 		}
 		c.take(8 + 4)
-		s.first, s.next, s.values = c.uint(8), c.uint(8), map[string][]byte{}
-		for len(c.rest) > 0 {
-			name := string(c.field())
-			s.values[name] = bytes.Clone(c.field())
-		}
+		s.first, s.next = c.uint(8), c.uint(8)
 	} else if segment != s.current+1 || !s.continued {
 		return fmt.Errorf("segment %d follows %d: %w", segment, s.current, ErrCorrupt)
 	}
@@ -80,9 +69,6 @@ func (s *state) apply(at int, payload []byte) error {
 		}
 	case deletedFrame:
 		ok = ok && s.delete(c.uint(8), c.uint(8))
-	case valueFrame:
-		name := string(c.field())
-		s.values[name] = bytes.Clone(c.field())
 	case continuedFrame:
 		s.continued = true
 	default:
