@@ -231,16 +231,6 @@ func (r *running) ready(t *testing.T) {
 	eventually(t, "ready", func() bool { status, _ := get(r.admin + "/ready"); return status == 200 })
 }
 
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
-}
-
 func packed(m proto.Message) *anypb.Any {
 	a, err := anypb.New(m)
 	if err != nil {

@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	periplusv1 "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/freeport"
 	"github.com/periplus-mesh/periplus/internal/xds"
 	"github.com/periplus-mesh/periplus/proxy/config"
 	"github.com/periplus-mesh/periplus/proxy/forward"
@@ -56,7 +57,7 @@ type mesh struct {
 
 func newMesh(t *testing.T, app uint16, h2 bool, change func(*Config)) *mesh {
 	t.Helper()
-	m := &mesh{agent: newAgent(t), out: freePort(t), in: freePort(t)}
+	m := &mesh{agent: newAgent(t), out: freeport.Loopback().Port(), in: freeport.Loopback().Port()}
 	m.set(func(w world) world {
 		return clientSide(serverSide(w, serverNode, m.in, app, h2), clientNode, m.out, catalogID, h2, m.in)
 	})
@@ -170,7 +171,7 @@ func drainUnderLoad(t *testing.T, removed bool) {
 	}))
 	defer app.Close()
 	m := newMesh(t, portOf(t, app.Listener.Addr().String()), false, nil)
-	second := freePort(t)
+	second := freeport.Loopback().Port()
 	m.set(func(w world) world {
 		return clientSide(serverSide(w, "sidecar~eu-west~catalog-2", second, portOf(t, app.Listener.Addr().String()), false), clientNode, m.out, catalogID, false, m.in, second)
 	})
@@ -246,7 +247,7 @@ func TestListenerThatCannotBeBoundIsTriedAgain(t *testing.T) {
 
 func TestQuitQuitQuit(t *testing.T) {
 	a := newAgent(t)
-	a.set(func(w world) world { return clientSide(w, clientNode, freePort(t), catalogID, false, 1) })
+	a.set(func(w world) world { return clientSide(w, clientNode, freeport.Loopback().Port(), catalogID, false, 1) })
 	r := a.run(Config{Name: "cart", Service: "cart.shop"}, "/ns/shop/sa/cart")
 	r.ready(t)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -20,6 +20,7 @@ import (
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/peer"
 	"github.com/periplus-mesh/periplus/global/pki"
+	"github.com/periplus-mesh/periplus/internal/freeport"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/meshpb"
 	"github.com/periplus-mesh/periplus/trust"
@@ -95,12 +96,7 @@ func (p *plane) pki() string { return filepath.Join(p.dir, "pki") }
 func (p *plane) reserve(id string) {
 	var address Address
 	for _, to := range []*string{&address.Raft, &address.Mesh} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			p.t.Fatal(err)
-		}
-		*to = l.Addr().String()
-		defer l.Close()
+		*to = freeport.Loopback().String()
 	}
 	p.members[id] = Member{ID: id, Address: address, Voter: true}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net"
+
+	"github.com/periplus-mesh/periplus/internal/freeport"
 )
 
 // envoySocket is one transport socket's kind and TLS context; the zero value is plain text.
@@ -71,7 +73,7 @@ func envoyConfig(listen, upstream string, down, up envoySocket) string {
 }
 
 func (r *run) startEnvoy(name, upstream string, down, up envoySocket) (string, error) {
-	listen := freeAddress()
+	listen := freeport.Loopback().String()
 	path, err := r.file("envoy-"+name+".yaml", envoyConfig(listen, upstream, down, up))
 	if err != nil {
 		return "", err

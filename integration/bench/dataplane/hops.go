@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/periplus-mesh/periplus/internal/freeport"
+)
 
 func plainHops(s settings) []hop {
 	hops := []hop{
@@ -68,7 +72,7 @@ var (
 )
 
 func (r *run) nginx(name string, location func(string) string, upstream string) (string, error) {
-	listen := freeAddress()
+	listen := freeport.Loopback().String()
 	text := fmt.Sprintf(nginxFrame, r.dir, name, listenOption(name, listen), upstream, location(r.dir))
 	path, err := r.file("nginx-"+name+".conf", text)
 	if err != nil {
@@ -99,7 +103,7 @@ func (r *run) haproxyChain() (string, error) {
 
 // startHAProxy appends options to its bind and server lines.
 func (r *run) startHAProxy(name, upstream, bind, server string) (string, error) {
-	listen := freeAddress()
+	listen := freeport.Loopback().String()
 	path, err := r.file("haproxy-"+name+".cfg", fmt.Sprintf(`global
  nbthread 1
  maxconn 4000

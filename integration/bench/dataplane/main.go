@@ -28,6 +28,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/integration/bench/isolate"
 	"github.com/periplus-mesh/periplus/integration/realdeps"
+	"github.com/periplus-mesh/periplus/internal/freeport"
 )
 
 type settings struct {
@@ -200,7 +201,7 @@ func (r *run) command(name string, args ...string) error {
 
 // own starts this program in a role.
 func (r *run) own(role, upstream string) (string, error) {
-	listen := freeAddress()
+	listen := freeport.Loopback().String()
 	self, err := os.Executable()
 	if err != nil {
 		return "", err
@@ -213,15 +214,6 @@ func (r *run) stop() {
 		_ = c.Process.Kill()
 		_ = c.Wait()
 	}
-}
-
-func freeAddress() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "127.0.0.1:0"
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 func waitFor(address string) error {

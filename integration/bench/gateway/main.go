@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/periplus-mesh/periplus/integration/bench/isolate"
+	"github.com/periplus-mesh/periplus/internal/freeport"
 )
 
 // settings of a run.
@@ -79,7 +80,7 @@ var roles = map[string]func(ctx context.Context, listen, upstream string) error{
 type result struct{ cpuPerGiB, gibPerSecond, cpuMicrosPerConnection, connectionsPerSecond float64 }
 
 func (s settings) compare(ctx context.Context) error {
-	backend, err := startSelf(ctx, "backend", loadCPU, freeAddress(), "")
+	backend, err := startSelf(ctx, "backend", loadCPU, freeport.Loopback().String(), "")
 	if err != nil {
 		return err
 	}
@@ -111,7 +112,7 @@ func (s settings) compare(ctx context.Context) error {
 }
 
 func (s settings) measure(ctx context.Context, p peer, backend string) (got result, skipped string, err error) {
-	proxy, skipped, err := p.start(ctx, filepath.Join(s.dir, p.file), freeAddress(), backend)
+	proxy, skipped, err := p.start(ctx, filepath.Join(s.dir, p.file), freeport.Loopback().String(), backend)
 	if err != nil || skipped != "" {
 		return got, skipped, err
 	}

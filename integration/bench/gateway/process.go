@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strconv"
@@ -71,13 +70,4 @@ func parseStat(stat string) time.Duration {
 
 func pinSelf(cpu int) error {
 	return exec.Command("taskset", "-a", "-cp", strconv.Itoa(cpu), strconv.Itoa(os.Getpid())).Run()
-}
-
-func freeAddress() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		panic(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
