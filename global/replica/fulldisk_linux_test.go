@@ -130,6 +130,9 @@ func TestFullDisks(t *testing.T) {
 		default:
 		}
 	}
+	if p.nodes[follower].log.Failures() == 0 {
+		t.Error("no failure is counted")
+	}
 	for _, d := range disks {
 		d.resize(100 << 20)
 	}

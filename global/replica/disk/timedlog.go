@@ -15,6 +15,7 @@ type Log struct {
 	// writingSince is the start of that write, as nanoseconds since epoch; 0 when there is none.
 	writingSince atomic.Int64
 	epoch        time.Time
+	failures     atomic.Uint64
 }
 
 type logStore interface {
@@ -44,26 +45,31 @@ func (l *Log) StoreLog(entry *raft.Log) error { return l.StoreLogs([]*raft.Log{e
 
 // StoreLogs implements raft.LogStore.
 func (l *Log) StoreLogs(entries []*raft.Log) error {
-	defer l.timed()()
-	return l.logStore.StoreLogs(entries)
+	return l.watched(func() error { return l.logStore.StoreLogs(entries) })
 }
 
 // Set implements raft.StableStore.
 func (l *Log) Set(key, value []byte) error {
-	defer l.timed()()
-	return l.logStore.Set(key, value)
+	return l.watched(func() error { return l.logStore.Set(key, value) })
 }
 
 // SetUint64 implements raft.StableStore.
 func (l *Log) SetUint64(key []byte, value uint64) error {
-	defer l.timed()()
-	return l.logStore.SetUint64(key, value)
+	return l.watched(func() error { return l.logStore.SetUint64(key, value) })
 }
 
-func (l *Log) timed() (done func()) {
+func (l *Log) watched(write func() error) error {
 	l.writingSince.Store(int64(time.Since(l.epoch)) | 1) // never 0
-	return func() { l.writingSince.Store(0) }
+	defer l.writingSince.Store(0)
+	err := write()
+	if err != nil {
+		l.failures.Add(1)
+	}
+	return err
 }
+
+// Failures is how many of these writes have failed.
+func (l *Log) Failures() uint64 { return l.failures.Load() }
 
 // Close closes the files. Nothing may be in progress.
 func (l *Log) Close() error { return l.close() }
