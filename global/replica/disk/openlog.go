@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,7 +41,11 @@ func (l *segmentLog) open() (err error) {
 		return err
 	}
 	dir := filepath.Dir(l.folder)
-	err = errors.Join(durable.Sweep(l.folder), durable.SyncDir(l.folder), durable.SyncDir(dir), durable.SyncDir(filepath.Dir(dir)))
+	above := durable.SyncDir(filepath.Dir(dir))
+	if errors.Is(above, fs.ErrPermission) { // it is somebody else's, who made dir
+		above = nil
+	}
+	err = errors.Join(durable.Sweep(l.folder), durable.SyncDir(l.folder), durable.SyncDir(dir), above)
 	if err == nil {
 		err = l.load()
 	}
