@@ -86,12 +86,12 @@ func TestFullDisks(t *testing.T) {
 		p.start(id, func(c *Config) { c.DataDir = disks[id].path })
 	}
 	written, asked, follower := 0, p.leader(), p.follower()
-	write := func() error {
+	write := func(limit time.Duration) error {
 		policy := &mesh.Policy{
 			Kind: mesh.KindDestinationRule, Namespace: "shop", Name: fmt.Sprint("p", written), Source: make([]byte, 100<<10),
 			Spec: &mesh.DestinationRule{Host: mesh.ServiceName{Namespace: "shop", Name: "catalog"}},
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		_, err := p.nodes[asked].Propose(ctx, put(meshpb.Encode(policy)))
 		if err == nil {
@@ -104,7 +104,7 @@ func TestFullDisks(t *testing.T) {
 	var err error
 	behind := 0 // changes since the follower has taken one
 	for before := applied(); written < 1000; before = applied() {
-		if err = write(); err != nil {
+		if err = write(10 * time.Second); err != nil {
 			break
 		}
 		if behind++; applied() != before {
@@ -119,7 +119,7 @@ func TestFullDisks(t *testing.T) {
 	}
 	t.Logf("%d changes, %d of them since one disk was full, then: %v", written, behind, err)
 	for range 3 {
-		if err := write(); err == nil {
+		if err := write(time.Second); err == nil {
 			t.Fatal("a change was made on full disks")
 		}
 	}
@@ -136,7 +136,7 @@ func TestFullDisks(t *testing.T) {
 	for _, d := range disks {
 		d.resize(100 << 20)
 	}
-	eventually(t, "a change with room again", func() bool { return write() == nil })
+	eventually(t, "a change with room again", func() bool { return write(time.Second) == nil })
 	eventually(t, "all have all of it", func() bool {
 		a, b, c := latest(p.nodes["a"].store), latest(p.nodes["b"].store), latest(p.nodes["c"].store)
 		return digest(a) == digest(b) && digest(b) == digest(c)

@@ -130,7 +130,7 @@ func TestBulkLetsOthersPass(t *testing.T) {
 	b, upstream := tcpPair(t)
 	all.Go(func() { _, _ = Run(ctx, a, b, Config{Pipes: pipes}) })
 	all.Go(func() { _, _ = io.Copy(upstream, upstream) })
-	_ = client.SetDeadline(soon())
+	_ = client.SetDeadline(time.Now().Add(time.Minute)) // the test itself keeps every core busy
 	for i := range byte(20) {
 		got := []byte{0}
 		if _, err := client.Write([]byte{i}); err != nil {
