@@ -29,18 +29,17 @@ type loop struct {
 	next  uint64             // id of the next pair; none is used twice, so what is told of one that has ended since finds nothing
 }
 
-// looped is a pair in a loop: ways[i] leads from the descriptor fds[i] to the other.
+// looped is a pair in a loop: its ways[i] leads from the descriptor fds[i] to the other.
 type looped struct {
 	pair *pair
 	loop *loop
 	id   uint64
 	done chan struct{} // closed when the descriptors are
 
-	mu     sync.Mutex // guards what follows, and the descriptors
+	mu     sync.Mutex // guards what follows, the descriptors and the pair's ways
 	closed bool
 	fds    [2]int
 	asked  [2]uint32 // what epoll is to tell of
-	ways   *[2]way
 }
 
 // batch is how many events are taken in a round.
@@ -113,7 +112,7 @@ func poll(epoll uintptr, events []unix.EpollEvent) int {
 
 // add takes a pair with its descriptors.
 func (l *loop) add(p *pair, fds [2]int) *looped {
-	in := &looped{pair: p, loop: l, done: make(chan struct{}), fds: fds, ways: &p.ways}
+	in := &looped{pair: p, loop: l, done: make(chan struct{}), fds: fds}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	in.id = l.next
@@ -137,13 +136,13 @@ func (in *looped) step(side int, ready uint32) {
 	const broken = unix.EPOLLERR | unix.EPOLLHUP
 	in.mu.Lock()
 	var err error
-	if ready&(unix.EPOLLOUT|broken) != 0 && in.ways[1-side].n > 0 {
+	if ready&(unix.EPOLLOUT|broken) != 0 && in.pair.ways[1-side].n > 0 {
 		err = in.drain(1 - side)
 	}
 	if ready&(unix.EPOLLIN|broken) != 0 && err == nil {
 		err = in.fill(side)
 	}
-	over := in.ways[0].over && in.ways[1].over
+	over := in.pair.ways[0].over && in.pair.ways[1].over
 	if err == nil && !over {
 		err = in.ask()
 	}
@@ -158,7 +157,7 @@ func (in *looped) step(side int, ready uint32) {
 
 // fill takes what one side has, and gives it to the other.
 func (in *looped) fill(from int) error {
-	w := &in.ways[from]
+	w := &in.pair.ways[from]
 	switch {
 	case in.closed || w.over || w.n > 0 || !w.fill(uintptr(in.fds[from])): // nothing to take, or no place for it
 		return nil
@@ -168,7 +167,7 @@ func (in *looped) fill(from int) error {
 		return in.drain(from)
 	}
 	w.release()
-	if w.over = true; in.ways[1-from].over {
+	if w.over = true; in.pair.ways[1-from].over {
 		return nil // closing tells both
 	}
 	if err := unix.Shutdown(in.fds[1-from], unix.SHUT_WR); err != unix.ENOTCONN { // who has closed already
@@ -179,7 +178,7 @@ func (in *looped) fill(from int) error {
 
 // drain gives the other side what it takes.
 func (in *looped) drain(from int) error {
-	w := &in.ways[from]
+	w := &in.pair.ways[from]
 	if in.closed {
 		return nil
 	}
@@ -198,10 +197,10 @@ func (in *looped) drain(from int) error {
 func (in *looped) ask() error {
 	for side, before := range in.asked {
 		var now uint32
-		if w := &in.ways[side]; w.n == 0 && !w.over {
+		if w := &in.pair.ways[side]; w.n == 0 && !w.over {
 			now |= unix.EPOLLIN
 		}
-		if in.ways[1-side].n > 0 {
+		if in.pair.ways[1-side].n > 0 {
 			now |= unix.EPOLLOUT
 		}
 		if now == before || in.closed {
