@@ -69,7 +69,10 @@ func persist(ctx context.Context, try func() (*pb.CommandResult, error)) (*pb.Co
 		case err == nil:
 			return result, nil
 		case errors.Is(err, ErrUnknown):
-			final, why = ErrUnknown, err
+			if final != ErrUnknown || !errors.Is(err, context.DeadlineExceeded) { // as a leader that cannot reach the others
+				why = err
+			}
+			final = ErrUnknown
 		case errors.Is(err, errNotLeader):
 			if final != ErrUnknown && !errors.Is(err, errNobodyLeads) {
 				why = err
@@ -136,6 +139,9 @@ func (r *Replica) try(ctx context.Context, command *pb.Command) (*pb.CommandResu
 		return nil, fmt.Errorf("%w: %v", errNotLeader, err)
 	case codes.InvalidArgument, codes.PermissionDenied, codes.ResourceExhausted, codes.Unimplemented:
 		return nil, fmt.Errorf("%w: %v", ErrRefused, err)
+	}
+	if status.Code(err) == codes.DeadlineExceeded {
+		return nil, fmt.Errorf("%w: %w at replica %q", ErrUnknown, context.DeadlineExceeded, id)
 	}
 	return nil, fmt.Errorf("%w: %v", ErrUnknown, err)
 }

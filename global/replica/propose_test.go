@@ -33,7 +33,7 @@ func TestOutcomeStaysUnknown(t *testing.T) {
 	}
 }
 
-// What is said in the end is what tells most: not that nobody leads since.
+// What is said in the end is what tells most: not that nobody leads since, or that nobody answered.
 func TestWhyNothingWasDone(t *testing.T) {
 	full := errors.New("no space left")
 	for what, c := range map[string]struct {
@@ -49,6 +49,9 @@ func TestWhyNothingWasDone(t *testing.T) {
 		_, err := persist(ctx, func() (*pb.CommandResult, error) {
 			if n++; n == 1 {
 				return nil, c.first
+			}
+			if n == 2 && errors.Is(c.first, ErrUnknown) {
+				return nil, fmt.Errorf("%w: %w", ErrUnknown, context.DeadlineExceeded)
 			}
 			return nil, errNobodyLeads
 		})
