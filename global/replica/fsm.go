@@ -203,6 +203,10 @@ func (o *overlay) holdsKey(g *pb.KeyGuard) bool {
 }
 
 func (o *overlay) apply(p part) {
+	if len(o.changed) == 0 { // a large part would have it grow many times
+		o.changed = make(map[mesh.Key]mesh.Object, len(p.upserts))
+		o.order = make([]mesh.Key, 0, len(p.upserts))
+	}
 	for _, key := range p.deletes {
 		if _, ok := o.get(mesh.Key(key)); ok {
 			o.set(mesh.Key(key), nil)
