@@ -8,6 +8,7 @@ import (
 
 	"github.com/periplus-mesh/periplus/internal/mesh"
 	"github.com/periplus-mesh/periplus/internal/translate"
+	"github.com/periplus-mesh/periplus/internal/wire"
 )
 
 // MetadataFilter is the filter name of an endpoint's metadata: cluster, network, workload (strings), gateway (bool)
@@ -31,7 +32,7 @@ func loadAssignment(name string, levels [][]translate.Placed) []byte {
 	for _, level := range levels {
 		size += len(level) * 256
 	}
-	out := appendText(make([]byte, 0, size), 1, name) // ClusterLoadAssignment.cluster_name
+	out := wire.AppendText(make([]byte, 0, size), 1, name) // ClusterLoadAssignment.cluster_name
 	for priority, level := range levels {
 		for len(level) > 0 {
 			n := 1
@@ -40,7 +41,7 @@ func loadAssignment(name string, levels [][]translate.Placed) []byte {
 			}
 			group := level[:n]
 			level = level[n:]
-			out = appendMessage(out, 2, func(b []byte) []byte { return appendGroup(b, group, uint32(priority)) }) // endpoints
+			out = wire.AppendMessage(out, 2, func(b []byte) []byte { return appendGroup(b, group, uint32(priority)) }) // endpoints
 		}
 	}
 	return out
@@ -48,15 +49,15 @@ func loadAssignment(name string, levels [][]translate.Placed) []byte {
 
 // appendGroup appends a LocalityLbEndpoints.
 func appendGroup(b []byte, group []translate.Placed, priority uint32) []byte {
-	b = appendMessage(b, 1, func(b []byte) []byte { // locality
+	b = wire.AppendMessage(b, 1, func(b []byte) []byte { // locality
 		at := &group[0].Locality
-		return appendText(appendText(appendText(b, 1, at.Region), 2, at.Zone), 3, at.Subzone)
+		return wire.AppendText(wire.AppendText(wire.AppendText(b, 1, at.Region), 2, at.Zone), 3, at.Subzone)
 	})
 	for i := range group {
-		b = appendMessage(b, 2, func(b []byte) []byte { return appendEndpoint(b, &group[i]) }) // lb_endpoints
+		b = wire.AppendMessage(b, 2, func(b []byte) []byte { return appendEndpoint(b, &group[i]) }) // lb_endpoints
 	}
-	b = appendWeight(b, 3, group[0].LocalityWeight) // load_balancing_weight
-	return appendNumber(b, 5, uint64(priority))     // priority
+	b = appendWeight(b, 3, group[0].LocalityWeight)  // load_balancing_weight
+	return wire.AppendNumber(b, 5, uint64(priority)) // priority
 }
 
 var healthStatus = map[mesh.Health]corev3.HealthStatus{
@@ -66,17 +67,17 @@ var healthStatus = map[mesh.Health]corev3.HealthStatus{
 
 // appendEndpoint appends an LbEndpoint. As in the generated code, what is of a oneof comes last.
 func appendEndpoint(b []byte, p *translate.Placed) []byte {
-	b = appendNumber(b, 2, uint64(healthStatus[p.Health])) // health_status
-	b = appendMessage(b, 3, func(b []byte) []byte {        // metadata
-		return appendMessage(b, 1, func(b []byte) []byte { // filter_metadata
-			b = appendText(b, 1, MetadataFilter)
-			return appendMessage(b, 2, func(b []byte) []byte { return appendMetadata(b, p) })
+	b = wire.AppendNumber(b, 2, uint64(healthStatus[p.Health])) // health_status
+	b = wire.AppendMessage(b, 3, func(b []byte) []byte {        // metadata
+		return wire.AppendMessage(b, 1, func(b []byte) []byte { // filter_metadata
+			b = wire.AppendText(b, 1, MetadataFilter)
+			return wire.AppendMessage(b, 2, func(b []byte) []byte { return appendMetadata(b, p) })
 		})
 	})
-	b = appendWeight(b, 4, p.Weight)                   // load_balancing_weight
-	return appendMessage(b, 1, func(b []byte) []byte { // endpoint, of a oneof
-		return appendMessage(b, 1, func(b []byte) []byte { // address
-			return appendMessage(b, 1, func(b []byte) []byte { // socket_address
+	b = appendWeight(b, 4, p.Weight)                        // load_balancing_weight
+	return wire.AppendMessage(b, 1, func(b []byte) []byte { // endpoint, of a oneof
+		return wire.AppendMessage(b, 1, func(b []byte) []byte { // address
+			return wire.AppendMessage(b, 1, func(b []byte) []byte { // socket_address
 				var text [45]byte
 				b = protowire.AppendTag(b, 2, protowire.BytesType) // address
 				b = protowire.AppendBytes(b, p.Address.Addr().AppendTo(text[:0]))
@@ -89,58 +90,23 @@ func appendEndpoint(b []byte, p *translate.Placed) []byte {
 
 // appendMetadata appends a Struct, whose keys are in order.
 func appendMetadata(b []byte, p *translate.Placed) []byte {
-	b = appendMember(b, "cluster", func(b []byte) []byte { return appendString(b, string(p.Cluster)) })
+	b = appendMember(b, "cluster", func(b []byte) []byte { return wire.AppendString(b, 3, string(p.Cluster)) })
 	b = appendMember(b, "gateway", func(b []byte) []byte {
 		return protowire.AppendVarint(protowire.AppendTag(b, 4, protowire.VarintType), protowire.EncodeBool(p.Gateway)) // bool_value
 	})
-	b = appendMember(b, "network", func(b []byte) []byte { return appendString(b, string(p.Network)) })
+	b = appendMember(b, "network", func(b []byte) []byte { return wire.AppendString(b, 3, string(p.Network)) })
 	b = appendMember(b, "stands_for", func(b []byte) []byte {
 		return protowire.AppendFixed64(protowire.AppendTag(b, 2, protowire.Fixed64Type), math.Float64bits(float64(p.StandsFor))) // number_value
 	})
-	return appendMember(b, "workload", func(b []byte) []byte { return appendString(b, p.Name) })
+	return appendMember(b, "workload", func(b []byte) []byte { return wire.AppendString(b, 3, p.Name) })
 }
 
 // appendMember appends one of Struct.fields.
 func appendMember(b []byte, key string, value func([]byte) []byte) []byte {
-	return appendMessage(b, 1, func(b []byte) []byte { return appendMessage(appendText(b, 1, key), 2, value) })
-}
-
-// appendString appends Value.string_value, of a oneof.
-func appendString(b []byte, s string) []byte {
-	return protowire.AppendString(protowire.AppendTag(b, 3, protowire.BytesType), s)
+	return wire.AppendMessage(b, 1, func(b []byte) []byte { return wire.AppendMessage(wire.AppendText(b, 1, key), 2, value) })
 }
 
 // appendWeight appends a UInt32Value.
 func appendWeight(b []byte, field protowire.Number, weight uint32) []byte {
-	return appendMessage(b, field, func(b []byte) []byte { return appendNumber(b, 1, uint64(weight)) })
-}
-
-// appendText appends a string, unless it is the default.
-func appendText(b []byte, field protowire.Number, s string) []byte {
-	if s == "" {
-		return b
-	}
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
-}
-
-// appendNumber appends an integer, unless it is the default.
-func appendNumber(b []byte, field protowire.Number, n uint64) []byte {
-	if n == 0 {
-		return b
-	}
-	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), n)
-}
-
-// appendMessage appends what fill does, as a field, with its length before it.
-func appendMessage(b []byte, field protowire.Number, fill func([]byte) []byte) []byte {
-	b = protowire.AppendTag(b, field, protowire.BytesType)
-	start := len(b) + 1
-	b = fill(append(b, 0)) // room for the length of a short one
-	size := len(b) - start
-	if more := protowire.SizeVarint(uint64(size)) - 1; more > 0 {
-		b = append(b, make([]byte, more)...)
-		copy(b[start+more:], b[start:start+size])
-	}
-	protowire.AppendVarint(b[:start-1], uint64(size))
-	return b
+	return wire.AppendMessage(b, field, func(b []byte) []byte { return wire.AppendNumber(b, 1, uint64(weight)) })
 }
