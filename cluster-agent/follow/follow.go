@@ -155,8 +155,9 @@ func (f *Follower) Apply(u adsclient.Update) error {
 	snapshot, _ := f.config.Store.Latest()
 	refused := map[string]string{}
 	var d mesh.Delta
+	var decoder meshpb.Decoder
 	for _, item := range u.Upserts {
-		object, err := f.judge(snapshot, item, u.FromDisk)
+		object, err := f.judge(snapshot, &decoder, item, u.FromDisk)
 		switch {
 		case err != nil:
 			refused[item.Name] = err.Error()
@@ -192,8 +193,8 @@ func cut(u adsclient.Update) bool {
 }
 
 // judge returns the object, nil if it is the one held, or why it is refused.
-func (f *Follower) judge(snapshot *mesh.Snapshot, item adsclient.Item, fromDisk bool) (mesh.Object, error) {
-	object, err := meshpb.Unmarshal(item.Body)
+func (f *Follower) judge(snapshot *mesh.Snapshot, decoder *meshpb.Decoder, item adsclient.Item, fromDisk bool) (mesh.Object, error) {
+	object, err := decoder.Unmarshal(item.Body)
 	if err != nil {
 		return nil, err
 	}

@@ -84,13 +84,14 @@ func Decode(data []byte, owner own.Owner) (Content, error) {
 }
 
 func (c *Content) objects(body []byte) error {
+	var decoder meshpb.Decoder
 	for len(body) > 0 {
 		source := own.Source(body[0])
 		data, rest, err := cutBytes(body[1:])
 		if err != nil {
 			return err
 		}
-		object, err := meshpb.Unmarshal(data)
+		object, err := decoder.Unmarshal(data)
 		if err != nil {
 			return fmt.Errorf("state file: %w", err)
 		}

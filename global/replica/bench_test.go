@@ -91,7 +91,7 @@ func BenchmarkProposeBatches(b *testing.B) {
 }
 
 // What a follower does with entries of 256 endpoint changes that it gets four at a time: decode, check, commit to a
-// state of 10 000 slices. 4.2 us and 31 allocations a change, two thirds of them protobuf's and the collector's.
+// state of 10 000 slices. 4.2 to 5.5 us and 10 allocations a change; with generated messages 7.5 to 9.2 and 31.
 func BenchmarkApply(b *testing.B) {
 	f := newFSM()
 	const batch, entries = 256, 4

@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/raft"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/global/peer"
@@ -170,7 +169,7 @@ func (r *Replica) proposeHere(ctx context.Context, c *pb.Command) (*pb.CommandRe
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	data, err := proto.Marshal(c)
+	data, err := checked.marshal()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}

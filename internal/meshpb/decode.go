@@ -6,20 +6,13 @@ import (
 	"net/netip"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
-	"google.golang.org/protobuf/proto"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
 	"github.com/periplus-mesh/periplus/internal/mesh"
 )
 
-// Unmarshal reads what [Marshal] wrote, or anything else, safely.
-func Unmarshal(data []byte) (mesh.Object, error) {
-	var o pb.Object
-	if err := proto.Unmarshal(data, &o); err != nil {
-		return nil, fmt.Errorf("mesh object: %w", err)
-	}
-	return Decode(&o)
-}
+// Unmarshal is that of a new [Decoder].
+func Unmarshal(data []byte) (mesh.Object, error) { return new(Decoder).Unmarshal(data) }
 
 // Decode converts and validates. The object shares byte slices and label maps with o, which must not be
 // written afterwards.

@@ -17,11 +17,19 @@ const DigestBytes = 8
 
 // Marshal encodes deterministically: equal objects give equal bytes.
 func Marshal(o mesh.Object) []byte {
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(Encode(o))
+	data, err := Append(nil, o)
 	if err != nil {
 		panic(fmt.Sprintf("meshpb: marshal %s: %v", o.Key(), err)) // only invalid UTF-8 gets here, and Validate refuses it
 	}
 	return data
+}
+
+// Append appends what [Marshal] returns. It fails only if o is not valid.
+func Append(b []byte, o mesh.Object) ([]byte, error) {
+	if slice, ok := o.(*mesh.EndpointSlice); ok {
+		return appendSlice(b, slice), nil
+	}
+	return proto.MarshalOptions{Deterministic: true}.MarshalAppend(b, Encode(o))
 }
 
 // Digest identifies the content of an object.

@@ -128,14 +128,14 @@ func ReadSnapshot(r io.Reader) (mesh.Revision, []mesh.Object, []Remembered, erro
 	if err != nil {
 		return 0, nil, nil, err
 	}
-	decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxChunkBytes))
+	expander, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxChunkBytes))
 	if err != nil {
 		return 0, nil, nil, fmt.Errorf("snapshot: %w", err)
 	}
-	defer decoder.Close()
+	defer expander.Close()
 	var results []Remembered
 	var id []byte
-	err = readChunks(r, decoder, func(data []byte) error {
+	err = readChunks(r, expander, func(data []byte) error {
 		if id == nil {
 			id = append([]byte{}, data...)
 			return nil
@@ -148,8 +148,9 @@ func ReadSnapshot(r io.Reader) (mesh.Revision, []mesh.Object, []Remembered, erro
 		return 0, nil, nil, err
 	}
 	var objects []mesh.Object
-	err = readChunks(r, decoder, func(data []byte) error {
-		object, err := meshpb.Unmarshal(data)
+	var decoder meshpb.Decoder
+	err = readChunks(r, expander, func(data []byte) error {
+		object, err := decoder.Unmarshal(data)
 		objects = append(objects, object)
 		return err
 	})
@@ -160,13 +161,13 @@ func ReadSnapshot(r io.Reader) (mesh.Revision, []mesh.Object, []Remembered, erro
 }
 
 // readChunks yields every message up to the next empty chunk.
-func readChunks(r io.Reader, decoder *zstd.Decoder, yield func([]byte) error) error {
+func readChunks(r io.Reader, expander *zstd.Decoder, yield func([]byte) error) error {
 	for {
 		chunk, err := readChunk(r)
 		if err != nil || len(chunk) == 0 {
 			return err
 		}
-		data, err := decoder.DecodeAll(chunk, nil)
+		data, err := expander.DecodeAll(chunk, nil)
 		if err != nil {
 			return fmt.Errorf("snapshot: chunk: %w: %w", err, ErrCorrupt)
 		}
