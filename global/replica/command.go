@@ -101,7 +101,7 @@ func appendMessage(b []byte, field protowire.Number, failed *error, fill func([]
 // does not know is passed over. Field numbers are those of api/periplus/v1/mesh.proto.
 func unmarshalCommand(data []byte) (*command, error) {
 	out, decoder := new(command), new(meshpb.Decoder)
-	err := eachField(data, func(field protowire.Number, value []byte) error {
+	err := wire.Each(data, func(field protowire.Number, value []byte) error {
 		switch field {
 		case 1: // parts
 			out.parts = append(out.parts, part{})
@@ -120,7 +120,7 @@ func unmarshalCommand(data []byte) (*command, error) {
 }
 
 func unmarshalPart(data []byte, decoder *meshpb.Decoder, out *part) error {
-	return eachField(data, func(field protowire.Number, value []byte) error {
+	return wire.Each(data, func(field protowire.Number, value []byte) error {
 		switch field {
 		case 1: // guards
 			guard := new(pb.Guard)
@@ -145,32 +145,6 @@ func unmarshalPart(data []byte, decoder *meshpb.Decoder, out *part) error {
 		}
 		return nil
 	})
-}
-
-// eachField calls visit with the fields of a message that are strings, bytes or messages.
-func eachField(message []byte, visit func(protowire.Number, []byte) error) error {
-	for len(message) > 0 {
-		field, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if field > protowire.MaxValidNumber {
-			return fmt.Errorf("field number %d", field)
-		}
-		value := message[n:]
-		size := protowire.ConsumeFieldValue(field, kind, value)
-		if size < 0 {
-			return protowire.ParseError(size)
-		}
-		if kind == protowire.BytesType {
-			value, _ := protowire.ConsumeBytes(value)
-			if err := visit(field, value); err != nil {
-				return err
-			}
-		}
-		message = message[n+size:]
-	}
-	return nil
 }
 
 // prepared hands commands from the proposer to the FSM of the same replica, past the log, so that the leader does

@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -103,5 +105,36 @@ func TestMessages(t *testing.T) {
 	}
 	if got := AppendString(nil, 1, ""); !bytes.Equal(got, []byte{0x0a, 0}) {
 		t.Errorf("an empty string is written as %q", got)
+	}
+}
+
+func TestEach(t *testing.T) {
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	for what, c := range map[string]struct {
+		message []byte
+		want    string
+		ok      bool
+	}{
+		"nothing":              {nil, "", true},
+		"in any order":         {join(AppendString(nil, 2, "b"), AppendNumber(nil, 5, 300), AppendString(nil, 1, ""), AppendString(nil, 2, "c")), "2b1 2c", true},
+		"a group":              {join([]byte{0x0b, 0x12, 1, 'x', 0x0c}, AppendString(nil, 2, "b")), "2b", true},
+		"a group without end":  {[]byte{0x0b, 0x12, 1, 'x'}, "", false},
+		"an end without group": {[]byte{0x0c}, "", false},
+		"cut":                  {join(AppendString(nil, 2, "b"), []byte{0x0a, 2, 'x'}), "2b", false},
+		"field 0":              {[]byte{0x02, 0}, "", false},
+		"field past the last":  {[]byte{0xd2, 0xef, 0xef, 0xef, 0x30, 0}, "", false},
+	} {
+		var got string
+		err := Each(c.message, func(field protowire.Number, value []byte) error {
+			got += fmt.Sprintf("%d%-1s", field, value)
+			return nil
+		})
+		if got != c.want || (err == nil) != c.ok {
+			t.Errorf("%s: %q (%v), want %q", what, got, err, c.want)
+		}
+	}
+	stop := errors.New("enough")
+	if err := Each(AppendString(nil, 2, "b"), func(protowire.Number, []byte) error { return stop }); err != stop {
+		t.Error(err)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/periplus-mesh/periplus/internal/wire"
 	"github.com/periplus-mesh/periplus/internal/xds"
 )
 
@@ -82,7 +83,7 @@ type response struct {
 // decode refers to data.
 func (r *response) decode(data []byte) error {
 	r.resources = r.resources[:0]
-	return fields(data, func(n protowire.Number, value []byte) error {
+	return wire.Each(data, func(n protowire.Number, value []byte) error {
 		switch n {
 		case 2:
 			r.resources = append(r.resources, resource{})
@@ -103,7 +104,7 @@ func (r *response) answer(data []byte) []byte {
 }
 
 func (r *resource) decode(data []byte) error {
-	return fields(data, func(n protowire.Number, value []byte) error {
+	return wire.Each(data, func(n protowire.Number, value []byte) error {
 		switch n {
 		case 1:
 			r.version = value
@@ -114,29 +115,6 @@ func (r *resource) decode(data []byte) error {
 		}
 		return nil
 	})
-}
-
-// fields calls f for every length-delimited field.
-func fields(data []byte, f func(protowire.Number, []byte) error) error {
-	for len(data) > 0 {
-		n, kind, size := protowire.ConsumeTag(data)
-		if size < 0 {
-			return protowire.ParseError(size)
-		}
-		data = data[size:]
-		if kind != protowire.BytesType {
-			return fmt.Errorf("field %d has wire type %d", n, kind)
-		}
-		value, size := protowire.ConsumeBytes(data)
-		if size < 0 {
-			return protowire.ParseError(size)
-		}
-		if err := f(n, value); err != nil {
-			return err
-		}
-		data = data[size:]
-	}
-	return nil
 }
 
 // dialer opens a connection to the server.
