@@ -78,7 +78,7 @@ func (s *Server) ServeConn(ctx context.Context, conn net.Conn, c forward.Connect
 	// A clear text server that knows HTTP/2 alone: TLS, where there is any, was terminated before.
 	_ = server.Serve(q)
 	<-q.conn.closed
-	session.running.Wait()
+	session.end()
 }
 
 func (s *session) httpServer() *http.Server {

@@ -32,6 +32,9 @@ type session struct {
 	resets     atomic.Int64
 	outdated   sync.Once // the client is told that the listener takes such connections no more
 	running    sync.WaitGroup
+
+	mu   sync.Mutex
+	over bool // guarded by mu; the connection is closed: streams that have not begun never do
 }
 
 // pair is one header field.
@@ -70,7 +73,9 @@ type stream struct {
 
 // ServeHTTP implements http.Handler.
 func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	s.running.Add(1)
+	if !s.enter() {
+		return
+	}
 	defer s.running.Done()
 	defer s.contain()
 	x := &stream{session: s, w: w, r: r, grpc: strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc")}
@@ -94,6 +99,24 @@ func (s *session) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		x.forward(permit)
 	}
+}
+
+// enter has end wait for a stream. net/http may start one that the client sent just before the connection closed.
+func (s *session) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.running.Add(1)
+	}
+	return !s.over
+}
+
+// end returns when no stream runs, nor ever will.
+func (s *session) end() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.running.Wait()
 }
 
 // contain lets net/http reset the stream of a handler that panics, which is all that ends, but not in silence.
