@@ -3,8 +3,10 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -81,7 +83,7 @@ func New(c Config) (*API, error) {
 
 func (s *server) services() http.Handler {
 	mux := http.NewServeMux()
-	options := connect.WithHandlerOptions(connect.WithReadMaxBytes(MaxBodyBytes), connect.WithInterceptors(s.audit()))
+	options := connect.WithHandlerOptions(connect.WithReadMaxBytes(MaxBodyBytes), connect.WithInterceptors(s.audit(), s.complete()))
 	mux.Handle(periplusv1connect.NewClusterServiceHandler(s, options))
 	mux.Handle(periplusv1connect.NewMeshServiceHandler(s, options))
 	mux.Handle(periplusv1connect.NewPolicyServiceHandler(s.Policies, options))
@@ -118,6 +120,38 @@ func (s *server) audit() connect.Interceptor {
 			return response, err
 		}
 	})
+}
+
+// stateWait is how long a call waits for a replica that has just started; with a leader it takes a second or two.
+const stateWait = 5 * time.Second
+
+// ofRaft are the calls about the raft group itself, which is there before the state is: they may be what brings it back.
+var ofRaft = []string{
+	periplusv1connect.MeshServiceListMembersProcedure, periplusv1connect.MeshServiceAddMemberProcedure, periplusv1connect.MeshServiceRemoveMemberProcedure,
+}
+
+// complete lets no call see a state of which a part has not come yet: what is there would seem not to exist.
+func (s *server) complete() connect.Interceptor {
+	return connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
+			if !slices.Contains(ofRaft, request.Spec().Procedure) && !s.awaitState(ctx) {
+				return nil, connect.NewError(connect.CodeUnavailable, fmt.Errorf(
+					"controller %q has started and does not have the whole state yet; it gets it from a leader: ask another controller, or try again", s.ID))
+			}
+			return next(ctx, request)
+		}
+	})
+}
+
+func (s *server) awaitState(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, stateWait)
+	defer cancel()
+	select {
+	case <-s.Store.Ready():
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // asError gives an error of the layers below the code that tells people what to do.
