@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"regexp"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	pb "github.com/periplus-mesh/periplus/api/periplus/v1"
+	"github.com/periplus-mesh/periplus/internal/cli"
 )
 
 const (
@@ -58,6 +60,25 @@ func TestLeaderKilled(t *testing.T) {
 	}
 	time.Sleep(2 * time.Second)
 	noneFailed(t, l.stop())
+}
+
+// Whoever asks a controller while it starts gets everything or an error, and never that there is nothing.
+func TestStartingControllerShowsAllOrNothing(t *testing.T) {
+	const name = "controller-eu-west"
+	running.act(t, "kill", name)
+	api := cli.NewClient(http.DefaultClient, running.admin(name))
+	started := make(chan error, 1)
+	go func() { started <- running.control.Act(context.Background(), "start", name) }()
+	within(t, 20*time.Second, "an answer", func() error {
+		response, err := api.Clusters.ListClusters(t.Context(), connect.NewRequest(&pb.ListClustersRequest{}))
+		if err == nil && len(response.Msg.GetItems()) != 3 {
+			t.Errorf("the first answer has %d clusters", len(response.Msg.GetItems()))
+		}
+		return err
+	})
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
 }
 
 // The controllers stay away until every certificate has been renewed without them.
