@@ -122,8 +122,9 @@ func (s *server) audit() connect.Interceptor {
 	})
 }
 
-// stateWait is how long a call waits for a replica that has just started; with a leader it takes a second or two.
-const stateWait = 5 * time.Second
+// stateWait is how long a call waits for a replica that has just started: with a leader it takes less, and the dashboard has
+// the patience.
+const stateWait = 3 * time.Second
 
 // ofRaft are the calls about the raft group itself, which is there before the state is: they may be what brings it back.
 var ofRaft = []string{
