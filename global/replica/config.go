@@ -51,7 +51,7 @@ type Config struct {
 	// HandOverAfter is how long one write to the log may take before the leader falls silent; 0 is 3 s. ExitAfter
 	// is how long before Run gives up; 0 is 10 s.
 	HandOverAfter, ExitAfter time.Duration
-	// ProposeTimeout bounds a proposal whose context has no deadline; 0 is 10 s.
+	// ProposeTimeout bounds a proposal, so that whoever would wait longer learns why it failed; 0 is 10 s.
 	ProposeTimeout time.Duration
 	Log            *slog.Logger
 	Metrics        prometheus.Registerer

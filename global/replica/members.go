@@ -109,8 +109,11 @@ func refusedThere(err error) error {
 // atLeader calls do with a client of the leader, or with nil if it is this replica, until it finds one. All that is
 // done this way can be done twice.
 func (r *Replica) atLeader(ctx context.Context, what string, do func(context.Context, pb.PeerServiceClient) error) error {
-	ctx, cancel := r.bound(ctx)
-	defer cancel()
+	if _, ok := ctx.Deadline(); !ok { // else whoever asks knows how long a new replica may take
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.config.ProposeTimeout)
+		defer cancel()
+	}
 	for {
 		err := r.tryAtLeader(ctx, do)
 		switch {

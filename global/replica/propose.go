@@ -47,7 +47,7 @@ var errNobodyLeads = fmt.Errorf("%w: nobody leads", errNotLeader)
 // by seconds. Result says which parts' guards held. What the command points to becomes part of the state: it must not be
 // written afterwards. Errors: [ErrNoLeader], [ErrUnknown], [ErrRefused].
 func (r *Replica) Propose(ctx context.Context, command *pb.Command) (*pb.CommandResult, error) {
-	ctx, cancel := r.bound(ctx)
+	ctx, cancel := context.WithTimeout(ctx, r.config.ProposeTimeout)
 	defer cancel()
 	command = &pb.Command{Parts: command.GetParts(), Id: newID()}
 	result, err := persist(ctx, func() (*pb.CommandResult, error) { return r.try(ctx, command) })
@@ -94,13 +94,6 @@ func newID() []byte {
 	id := make([]byte, 12)
 	rand.Read(id) // never fails (crypto/rand)
 	return id
-}
-
-func (r *Replica) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if _, ok := ctx.Deadline(); ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, r.config.ProposeTimeout)
 }
 
 // catchUp waits a little for the local store; lagging is not an error of the proposal.

@@ -143,13 +143,16 @@ func TestForeignControllerIsRefused(t *testing.T) {
 	}
 }
 
+// Whoever would wait longer, as a client that sent its own deadline along, is told why in time.
 func TestNoLeaderIsNotDone(t *testing.T) {
 	p := newPlane(t, "a", "b", "c")
-	n := p.start("a", nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if _, err := n.Propose(ctx, put(gateway("a", "g", 1))); !errors.Is(err, ErrNoLeader) {
-		t.Errorf("got %v", err)
+	n := p.start("a", func(c *Config) { c.ProposeTimeout = 300 * time.Millisecond })
+	for _, patience := range []time.Duration{100 * time.Millisecond, time.Minute} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if _, err := n.Propose(ctx, put(gateway("a", "g", 1))); !errors.Is(err, ErrNoLeader) || patience == time.Minute && ctx.Err() != nil {
+			t.Errorf("got %v after %v", err, patience)
+		}
 	}
 	select {
 	case <-n.store.Ready():
