@@ -43,6 +43,8 @@ func TestCommands(t *testing.T) {
 		{[]string{"cluster", "list", "-o", "xml"}, 64, []string{"xml"}},
 		{[]string{"cluster", "register"}, 64, []string{"Usage"}},
 		{[]string{"policy", "get", "virtualservice", "none", "-n", "shop"}, 65, []string{"not found"}},
+		{[]string{"policy", "delete", "virtualservice/none", "-n", "shop"}, 65, []string{"shop/none"}},
+		{[]string{"policy", "delete", "vs"}, 64, []string{"which VirtualService"}},
 		{[]string{"proxy-status"}, 0, []string{"catalog-eu-west-a", "SYNCED", "controller-"}},
 		{[]string{"nonsense"}, 64, []string{"unknown command"}},
 		{[]string{"cluster", "list", "-o", "yaml"}, 0, []string{"kind: ClusterList", "eu-west.mesh"}},

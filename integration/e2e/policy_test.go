@@ -200,6 +200,7 @@ func TestPolicyCommands(t *testing.T) {
 		t.Errorf("changed: %q, before %q %v", second, first, err)
 	}
 	says([]string{"by-hand", "LEAST_REQUEST"}, "policy", "get", "DestinationRule", "by-hand", "-n", "shop", "-o", "yaml")
+	says([]string{"by-hand", "LEAST_REQUEST"}, "policy", "get", "dr/by-hand", "-n", "shop", "-o", "yaml")
 	says([]string{"by-hand"}, "__complete", "policy", "get", "DestinationRule", "by")
 	says([]string{"by-hand"}, "policy", "delete", "DestinationRule", "by-hand", "-n", "shop")
 	if now, err := running.policyNow(t.Context(), "DestinationRule", "by-hand"); err != nil || now != "" {

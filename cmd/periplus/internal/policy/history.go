@@ -17,7 +17,7 @@ func history() *cobra.Command {
 	var namespace string
 	var limit uint32
 	command := &cobra.Command{
-		Use: "history [KIND [NAME]]", Short: "Show who changed what, newest first", Args: cobra.MaximumNArgs(2), ValidArgsFunction: names,
+		Use: "history [KIND [NAME] | KIND/NAME]", Short: "Show who changed what, newest first", Args: cobra.MaximumNArgs(2), ValidArgsFunction: names,
 	}
 	format := output.ListFlag(command)
 	command.Flags().StringVarP(&namespace, "namespace", "n", "", "namespace (default: all)")
@@ -27,9 +27,9 @@ func history() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		args = append(args, "", "")
+		kind, name := selected(args)
 		response, err := client.Policies.PolicyHistory(c.Context(), connect.NewRequest(&pb.PolicyHistoryRequest{
-			Kind: kindOf(args[0]), Namespace: namespace, Name: args[1], Limit: limit,
+			Kind: kind, Namespace: namespace, Name: name, Limit: limit,
 		}))
 		if err != nil {
 			return err

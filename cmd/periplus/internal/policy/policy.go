@@ -30,10 +30,19 @@ func kindOf(typed string) string {
 	return cmp.Or(short[strings.ToLower(typed)], typed)
 }
 
+// selected reads KIND and NAME, of which the last may be missing, or KIND/NAME.
+func selected(args []string) (kind, name string) {
+	if len(args) == 1 {
+		args = strings.SplitN(args[0], "/", 2)
+	}
+	args = append(args, "", "")
+	return kindOf(args[0]), args[1]
+}
+
 func get() *cobra.Command {
 	var namespace string
 	command := &cobra.Command{
-		Use: "get [KIND [NAME]]", Short: "List the policies in force", Args: cobra.MaximumNArgs(2), ValidArgsFunction: names,
+		Use: "get [KIND [NAME] | KIND/NAME]", Short: "List the policies in force", Args: cobra.MaximumNArgs(2), ValidArgsFunction: names,
 		Example: "  periplus policy get\n  periplus policy get virtualservice catalog -n shop -o yaml",
 	}
 	format := output.ListFlag(command)
@@ -43,16 +52,16 @@ func get() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		args = append(args, "", "")
-		response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: kindOf(args[0]), Namespace: namespace, Name: args[1]}))
+		kind, name := selected(args)
+		response, err := client.Policies.GetPolicies(c.Context(), connect.NewRequest(&pb.GetPoliciesRequest{Kind: kind, Namespace: namespace, Name: name}))
 		if err != nil {
 			return err
 		}
 		items := response.Msg.GetItems()
-		if args[1] != "" && len(items) == 0 {
-			return cli.Exit(cli.ExitData, fmt.Errorf("%s %q not found", args[0], args[1]))
+		if name != "" && len(items) == 0 {
+			return cli.Exit(cli.ExitData, fmt.Errorf("%s %q not found", kind, name))
 		}
-		if args[1] != "" && *format == "yaml" { // one policy by name: the document as it was given
+		if name != "" && *format == "yaml" { // one policy by name: the document as it was given
 			for i, p := range items {
 				if i > 0 {
 					fmt.Fprintln(c.OutOrStdout(), "---")
@@ -92,20 +101,24 @@ func short(digest string) string {
 func remove() *cobra.Command {
 	var namespace string
 	command := &cobra.Command{
-		Use: "delete KIND NAME", Short: "Delete a policy", Args: cobra.ExactArgs(2), ValidArgsFunction: names,
+		Use: "delete KIND NAME | KIND/NAME", Short: "Delete a policy", Args: cobra.RangeArgs(1, 2), ValidArgsFunction: names,
 		RunE: func(c *cobra.Command, args []string) error {
+			kind, name := selected(args)
+			if name == "" {
+				return cli.Exit(cli.ExitUsage, fmt.Errorf("which %s? Name it: periplus policy delete %s NAME", kind, args[0]))
+			}
 			client, err := operator.Connect(c)
 			if err != nil {
 				return err
 			}
-			response, err := client.Policies.DeletePolicy(c.Context(), connect.NewRequest(&pb.DeletePolicyRequest{Kind: kindOf(args[0]), Namespace: namespace, Name: args[1]}))
+			response, err := client.Policies.DeletePolicy(c.Context(), connect.NewRequest(&pb.DeletePolicyRequest{Kind: kind, Namespace: namespace, Name: name}))
 			if connect.CodeOf(err) == connect.CodeNotFound && !c.Flags().Changed("namespace") {
 				return cli.Exit(cli.ExitData, fmt.Errorf("%s (-n names another namespace)", cli.Message(err)))
 			}
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s %s/%s deleted (revision %d)\n", strings.ToLower(kindOf(args[0])), namespace, args[1], response.Msg.GetRevision())
+			fmt.Fprintf(c.OutOrStdout(), "%s %s/%s deleted (revision %d)\n", strings.ToLower(kind), namespace, name, response.Msg.GetRevision())
 			return nil
 		},
 	}
