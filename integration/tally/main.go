@@ -6,7 +6,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -163,6 +165,7 @@ func (t *tally) end(k key, how string) {
 		if how != "fail" {
 			return
 		}
+		t.unended(k.pkg)
 	}
 	t.ended[k] = how
 	t.order = append(t.order, k)
@@ -175,6 +178,29 @@ func (t *tally) end(k key, how string) {
 	}
 	if how != "skip" {
 		delete(t.printed, k)
+	}
+}
+
+// mostLines of a test that did not end are shown: those of a crash begin with the reason, and go on with every goroutine.
+const mostLines = 100
+
+// unended shows what the tests of a package said that died with it, one of them of what.
+func (t *tally) unended(pkg string) {
+	if t.verbose {
+		return
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(t.printed), func(a, b key) int { return strings.Compare(a.test, b.test) }) {
+		if _, ended := t.ended[k]; k.pkg != pkg || k.test == "" || ended {
+			continue
+		}
+		lines := slices.DeleteFunc(slices.Clone(t.printed[k]), func(text string) bool { return strings.HasPrefix(text, "=== ") })
+		if len(lines) == 0 {
+			continue
+		}
+		fmt.Fprintf(t.out, "--- %s did not end\n%s", k.test, strings.Join(lines[:min(len(lines), mostLines)], ""))
+		if more := len(lines) - mostLines; more > 0 {
+			fmt.Fprintf(t.out, "(%d lines more)\n", more)
+		}
 	}
 }
 

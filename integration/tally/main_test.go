@@ -49,6 +49,16 @@ func TestTally(t *testing.T) {
 {"Action":"run","Package":"p","Test":"A"}
 {"Action":"fail","Package":"p"}
 `, "failed: p\n0 passed, 1 failed, 0 skipped", ""},
+		{"a package dies, and a test of it says of what", `
+{"Action":"start","Package":"p"}
+{"Action":"run","Package":"p","Test":"A"}
+{"Action":"run","Package":"p","Test":"B"}
+{"Action":"output","Package":"p","Test":"B","Output":"chatter\n"}
+{"Action":"pass","Package":"p","Test":"B"}
+{"Action":"output","Package":"p","Test":"A","Output":"=== RUN   A\n"}
+{"Action":"output","Package":"p","Test":"A","Output":"SIGSEGV\n"}
+{"Action":"fail","Package":"p"}
+`, "failed: p\n1 passed, 1 failed, 0 skipped", "--- A did not end\nSIGSEGV\n"},
 		{"a package is not built", `
 {"ImportPath":"p","Action":"build-output","Output":"no such thing\n"}
 {"ImportPath":"p","Action":"build-fail"}
