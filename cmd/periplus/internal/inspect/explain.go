@@ -99,7 +99,11 @@ func printExplanation(w io.Writer, r *pb.ExplainResponse) {
 }
 
 func share(level *pb.ExplainedLevel) string {
-	if level.GetShare() == 0 {
+	healthy := func(e *pb.ExplainedEndpoint) bool { return e.GetHealth() == pb.Health_HEALTH_HEALTHY }
+	switch {
+	case level.GetShare() == 0 && !slices.ContainsFunc(level.GetEndpoints(), healthy):
+		return "gets nothing: none of its endpoints is healthy"
+	case level.GetShare() == 0:
 		return "stands by: it gets requests as those before it lose healthy endpoints"
 	}
 	return fmt.Sprintf("gets %.1f%% of the requests", 100*level.GetShare())
